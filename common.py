@@ -1,0 +1,350 @@
+"""What the scripts share that teaches nothing about GANs: flags, images in, pictures out, a run's folder, checkpoints.
+
+Read a training script first; come here for the details of a helper that it calls. Whatever goes wrong ends in `fail`:
+one line on stderr, and exit status 2 for bad input, 1 for a run that failed, 130 for Ctrl-C.
+"""
+import argparse
+import contextlib
+import json
+import math
+import platform
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+
+# ------------------------------------------------------------------------------------------------------ flags and device
+def fail(message, status=2):
+    """End the program with one line on stderr."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    raise SystemExit(status)
+
+
+def new_parser(file, doc):
+    """An ArgumentParser for the script `file`, described by the first line of its docstring, with errors of one line."""
+    parser = argparse.ArgumentParser(Path(file).name, description=doc.splitlines()[0], allow_abbrev=False,
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.error = lambda message: fail(f"{message} (see: python {parser.prog} --help)")
+    return parser
+
+
+def training_parser(file, doc, datasets, epochs, batch_size, seed):
+    """The flags that every training script has, with its defaults; the script adds its algorithm's own after them."""
+    parser = new_parser(file, doc)
+    parser.add_argument("--data", default="data", metavar="DIR", help="folder of the datasets")
+    parser.add_argument("--dataset", default=datasets[0], choices=datasets, help="toy is drawn by code: nothing to download")
+    parser.add_argument("--limit", type=int, metavar="N", help="train on the first N images only")
+    parser.add_argument("--out", metavar="DIR", help=f"the run's folder; None: runs/{parser.prog[:-3]}, or the next free number")
+    parser.add_argument("--epochs", type=int, default=epochs, help="passes over the data in total, also with --resume")
+    parser.add_argument("--batch-size", type=int, default=batch_size, help="real images in a minibatch")
+    parser.add_argument("--seed", type=int, default=seed, help="of the weights, the noise and the order of the images")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; None: cuda when there is one, else cpu")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="fp32 is TF32 on CUDA; bf16 is autocast, "
+                        "faster on a GPU, and on a CPU if lscpu lists amx_bf16 or avx512_bf16")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out; without --out, the latest one")
+    return parser
+
+
+def parse(parser, argv):
+    """Parse a training script's flags. Returns (args, saved); `saved` is the checkpoint of a --resume, else None.
+
+    With --resume a flag that was not typed takes the checkpoint's value, and a typed one may differ only where that does
+    not change the experiment: --epochs, --device, --data.
+    """
+    args, saved = parser.parse_args(argv), None
+    script = parser.prog.removesuffix(".py")
+    runs = default_folders(script)
+    if args.resume:
+        out = args.out or (runs[max(runs)] if runs else f"runs/{script}")
+        saved = load_checkpoint(Path(out) / "checkpoint.pt")
+        parser.set_defaults(**saved["args"])
+        args = parser.parse_args(argv)
+        for name, value in saved["args"].items():
+            if getattr(args, name) != value and name not in ("epochs", "device", "data", "out", "resume"):
+                fail(f"--{name.replace('_', '-')} {getattr(args, name)}: the run in {out} was made with {value}")
+        if saved["script"] != script or args.epochs < saved["epoch"]:
+            fail(f"{out} holds a run of {saved['script']}.py that has had {saved['epoch']} epochs")
+    elif args.out:
+        out = args.out
+        if (Path(out) / "checkpoint.pt").exists():
+            fail(f"--out {out} holds a run already: choose another folder, or continue that run with --resume")
+    else:
+        out = f"runs/{script}-{max(runs) + 1}" if runs else f"runs/{script}"
+    for name, value in vars(args).items():
+        if type(value) in (int, float) and name != "seed" and not 0 < value < math.inf:
+            fail(f"--{name.replace('_', '-')} must be above 0, not {value}")
+    args.script, args.out = script, str(out)
+    return args, saved
+
+
+def setup(args):
+    """Seed everything from --seed and return the torch.device of --device."""
+    signal.signal(signal.SIGINT, lambda *_: fail("interrupted", status=130))  # training has a gentler way to stop
+    try:
+        device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        fail(f"--device {args.device} cannot be used here: {str(error).splitlines()[0]}")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32: float32's range with 10 bits of mantissa, several times faster
+        torch.backends.cudnn.benchmark = True  # every batch has the same shape, so the search for the best kernel pays
+    torch.manual_seed(args.seed)
+    return device
+
+
+# ------------------------------------------------------------------------------------------------------------- images in
+def load_mnist(root, dataset, test=False):
+    """MNIST or Fashion-MNIST, downloaded when missing; `test` appends the 10,000 test images to the 60,000.
+
+    Returns images uint8 (N, 1, 28, 28) and labels int64 (N,).
+    """
+    from torchvision import datasets  # imported here: --dataset toy does not need it
+
+    kind = {"mnist": datasets.MNIST, "fashion": datasets.FashionMNIST}[dataset]
+    try:
+        parts = [kind(root, train=train, download=True) for train in ([True, False] if test else [True])]
+        images, labels = torch.cat([part.data for part in parts]), torch.cat([part.targets for part in parts])
+        if images.shape != (len(labels), 28, 28):
+            raise ValueError(f"images {tuple(images.shape)} and labels {tuple(labels.shape)} do not fit together")
+    except Exception as error:  # no network, a web page in place of a file, a wrong magic number: torchvision raises many types
+        fail(f"cannot load {kind.__name__} from {root}/{kind.__name__}/raw: {error}. Put its files there, or try --dataset toy")
+    return images.unsqueeze(1), labels
+
+
+def toy_zeros(count=5923):
+    """Zeros drawn by code, near MNIST's in looks and number: uint8 (count, 1, 28, 28), always the same ones.
+
+    Each is an ellipse of random height, width, slant and position under a pen of random thickness and softness.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def uniform(low, high):
+        return low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
+
+    y, x = torch.meshgrid(torch.arange(28) - 13.5, torch.arange(28) - 13.5, indexing="ij")
+    x, y = x + uniform(-1, 1), y + uniform(-1, 1)
+    x = x + uniform(-0.1, 0.6) * y  # slant: most hands lean to the right
+    height = uniform(6.5, 8.5)  # half axes in pixels; MNIST fits its digits into 20 x 20
+    width = height * uniform(0.45, 1)
+    distance = (((x / width) ** 2 + (y / height) ** 2).sqrt() - 1).abs() * (width * height).sqrt()  # to the pen's path
+    ink = torch.sigmoid((uniform(1, 2.4) - distance) / uniform(0.25, 0.6))
+    return (255 * ink).round().to(torch.uint8)
+
+
+# ---------------------------------------------------------------------------------------------------------- pictures out
+@contextlib.contextmanager
+def replacing(path):
+    """Open a temporary file that takes the place of `path` once it is complete: no crash or full disk eats the old one."""
+    temporary = Path(f"{path}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
+        temporary.unlink(missing_ok=True)
+        fail(f"cannot write {path}: {error}", status=1)
+
+
+def save_grid(path, images, columns):
+    """Save images, float (N, C, H, W) in [-1, 1], as one PNG with `columns` of them in a row."""
+    from PIL import Image
+    from torchvision.utils import make_grid
+
+    grid = make_grid(images.float().cpu(), nrow=columns, pad_value=1).add(1).mul(127.5).round().clamp(0, 255)
+    with replacing(path) as file:
+        Image.fromarray(grid.byte().permute(1, 2, 0).numpy()).save(file, "png")
+
+
+def save_gif(path, frames, seconds):
+    """Save PIL images as an endless GIF that takes `seconds` a round."""
+    with replacing(path) as file:
+        frames[0].save(file, "gif", save_all=True, append_images=frames[1:], duration=1000 * seconds / len(frames), loop=0)
+
+
+def read_csv(path):
+    """A run's CSV: column name -> float64 NumPy array."""
+    import numpy
+
+    with open(path) as file:
+        return dict(zip(file.readline().strip().split(","), numpy.loadtxt(file, delimiter=",", ndmin=2).T))
+
+
+def plot_curves(path, table, *panels):
+    """Draw columns of a losses.csv against its step, one panel above the other, raw and smoothed by a running mean."""
+    import numpy
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3 * len(panels)), layout="constrained")
+    window = len(table["step"]) // 100 + 1
+    for axes, names in zip(figure.subplots(len(panels), sharex=True), panels):
+        for color, name in enumerate(names):
+            smooth = numpy.convolve(table[name], numpy.full(window, 1 / window), mode="valid")
+            axes.plot(table["step"], table[name], f"C{color}", alpha=0.2, linewidth=0.5)
+            axes.plot(table["step"][window - 1:], smooth, f"C{color}", label=name)
+        axes.legend()
+    axes.set_xlabel("step")
+    with replacing(path) as file:
+        figure.savefig(file, dpi=100)
+
+
+# -------------------------------------------------------------------------------------------------- a run and its folder
+def default_folders(script):
+    """The runs that a script made without --out: number -> folder, for runs/script, runs/script-2, ..."""
+    found = ((re.fullmatch(rf"{re.escape(script)}(?:-(\d+))?", path.parent.name), path.parent) for path in Path("runs").glob("*/checkpoint.pt"))
+    return {int(match[1] or 1): folder for match, folder in found if match}
+
+
+def load_checkpoint(path):
+    """Read a training script's checkpoint, onto the CPU. weights_only=True: no file can run code."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"script", "args", "generator", "G", "step", "epoch"} <= saved.keys():
+            raise ValueError("these scripts did not make it")
+        return saved
+    except Exception as error:  # missing, cut short, something else, or one that would run code: torch.load raises many types
+        fail(f"{path} is not a checkpoint that can be loaded: {str(error).split(chr(10))[0] or type(error).__name__}")
+
+
+class Run:
+    """A run's folder, and all that must survive a crash: the nets, their optimizers, the position in the data, the CSVs.
+
+    Args:
+        args, saved: what `parse` returned.
+        images: uint8 (N, C, H, W), on the training device.
+        generator: the keywords that G was built with, for whoever rebuilds it from the checkpoint.
+        samples: how many pictures to make from the fixed noise after every epoch, a square number.
+    """
+
+    def __init__(self, args, saved, images, G, D, opt_G, opt_D, generator, samples=64):
+        self.args, self.images, self.generator, self.out = args, images, generator, Path(args.out)
+        self.parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
+        self.step, self.epoch, self.stopping = 0, 0, False
+        self.rows = {"losses.csv": []}  # CSV file -> the rows that wait for the end of the epoch; each begins with its step
+        if args.batch_size > len(images):
+            fail(f"--batch-size {args.batch_size} is larger than the data, {len(images)} images")
+        self.device = next(G.parameters()).device
+        noise = torch.Generator().manual_seed(args.seed)  # on the CPU: the same noise for every device
+        self.fixed_z = torch.randn(samples, generator["latent_dim"], generator=noise).to(self.device)
+        if saved:
+            self._restore(saved)
+        self._describe()
+        if not saved:
+            save_grid(self.out / "real.png", images[:samples] / 127.5 - 1, math.isqrt(samples))
+            self._save_samples()
+            self.save()
+
+    def _restore(self, saved):
+        try:
+            if saved["images"] != len(self.images):
+                raise ValueError(f"it was made with {saved['images']} images, not {len(self.images)}")
+            for name, part in self.parts.items():
+                part.load_state_dict(saved[name])
+            torch.set_rng_state(saved["random"]["cpu"])
+            if self.device.type in saved["random"].keys() - {"cpu"}:
+                torch.get_device_module(self.device).set_rng_state(saved["random"][self.device.type])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            fail(f"the checkpoint in {self.out} does not fit this run: {error}")
+        self.step, self.epoch = saved["step"], saved["epoch"]
+        for path in self.out.glob("*.csv"):  # drop the rows written after the checkpoint
+            header, *lines = path.read_bytes().splitlines(keepends=True)
+            with replacing(path) as file:
+                file.writelines([header] + [line for line in lines if int(line.split(b",")[0]) <= self.step])
+
+    def _describe(self):
+        """Make the folder, say what runs, and keep it in config.json."""
+        try:
+            (self.out / "samples").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fail(f"cannot make the folder {self.out}: {error.strerror}")
+        count = {name: sum(weight.numel() for weight in self.parts[name].parameters()) for name in "GD"}
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        print(f"{len(self.images):,} images of {self.args.dataset}; G has {count['G']:,} and D {count['D']:,} parameters; "
+              f"{device}, {self.args.precision}; into {self.out}" + (f", from step {self.step}" if self.step else ""))
+        config = {**vars(self.args), "device": device, "images": len(self.images), "parameters": count,
+                  "versions": {"python": platform.python_version(), "torch": torch.__version__}}
+        with replacing(self.out / "config.json") as file:
+            file.write(json.dumps(config, indent=2).encode())
+
+    def minibatches(self):
+        """Yield all the minibatches still to do: float (B, C, H, W) in [-1, 1]. The end of an epoch saves everything.
+
+        An epoch's order is a function of (seed, epoch), so that a resumed run needs no memory of it; its incomplete last
+        minibatch is dropped. Ctrl-C ends the run after the current step, with a checkpoint.
+        """
+        def stop(*_):
+            self.stopping = True
+            signal.signal(signal.SIGINT, previous)  # a second Ctrl-C does not wait
+
+        previous = signal.signal(signal.SIGINT, stop)
+        size, steps = self.args.batch_size, len(self.images) // self.args.batch_size
+        while self.epoch < self.args.epochs:
+            clock, first = time.perf_counter(), self.step - self.epoch * steps  # first > 0 after a Ctrl-C in mid-epoch
+            shuffle = torch.Generator().manual_seed(1_000_003 * self.args.seed + self.epoch)
+            order = torch.randperm(len(self.images), generator=shuffle).to(self.images.device)
+            for i in tqdm(range(first, steps), f"epoch {self.epoch + 1}", steps, initial=first, disable=None, leave=False):
+                yield self.images[order[i * size:(i + 1) * size]].float().div_(127.5).sub_(1)
+                if self.stopping:
+                    self.save()
+                    print(f"stopped after step {self.step}; continue with --resume --out {self.out}", file=sys.stderr)
+                    raise SystemExit(130)
+            self.epoch += 1
+            self._save_samples()
+            losses = self.save()
+            seconds = (time.perf_counter() - clock) / max(1, steps - first)
+            print(f"epoch {self.epoch}/{self.args.epochs}, step {self.step}: {losses}, {size / seconds:,.0f} images/s, "
+                  f"{seconds * steps * (self.args.epochs - self.epoch) / 60:.1f} min left", flush=True)
+        signal.signal(signal.SIGINT, previous)
+
+    def log(self, **losses):
+        """End a step. Its losses stay on the device until the epoch ends: reading a number now would stall a GPU."""
+        self.step += 1
+        self.rows["losses.csv"].append({"step": self.step, "epoch": self.epoch + 1, **losses})
+
+    def _save_samples(self):
+        """Pictures from the fixed noise, in eval mode: with BatchNorm's running statistics none depends on its batch mates."""
+        G = self.parts["G"].eval()
+        with torch.no_grad():
+            save_grid(self.out / f"samples/step_{self.step:06d}.png", G(self.fixed_z), math.isqrt(len(self.fixed_z)))
+        G.train()
+
+    def save(self):
+        """Append the waiting rows to their CSV files, then replace the checkpoint. Returns the mean losses as text.
+
+        A number that is not finite ends the run before the checkpoint: the last good one is kept.
+        """
+        means = []
+        for name, rows in self.rows.items():
+            columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+            columns = {key: torch.stack(column).tolist() if torch.is_tensor(column[0]) else column for key, column in columns.items()}
+            means += [f"{key} {sum(columns[key]) / len(rows):.3f}" for key in ("loss_d", "loss_g") if key in columns]
+            path, lines = self.out / name, list(zip(*columns.values()))
+            if rows:
+                old = path.read_text() if path.exists() else ",".join(columns) + "\n"
+                with replacing(path) as file:
+                    file.write((old + "".join(",".join(f"{value:.8g}" for value in line) + "\n" for line in lines)).encode())
+            for line in lines:
+                if not all(map(math.isfinite, line)):
+                    fail(f"step {line[0]}: a number in {path} is not finite; the last good checkpoint is kept", status=1)
+            rows.clear()
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type != "cpu":
+            random[self.device.type] = torch.get_device_module(self.device).get_rng_state()
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        with replacing(self.out / "checkpoint.pt") as file:
+            torch.save({"script": self.args.script, "args": vars(self.args), "images": len(self.images), **states, "random": random,
+                        "generator": {"class": type(self.parts["G"]).__name__, **self.generator},
+                        "step": self.step, "epoch": self.epoch}, file)
+        return ", ".join(means)
+
+    def finish(self):
+        """Draw the curves and the film of the samples, from the files: a resumed run shows the whole."""
+        from PIL import Image
+
+        plot_curves(self.out / "losses.png", read_csv(self.out / "losses.csv"), ["loss_d", "loss_g"], ["d_real", "d_fake"])
+        frames = [Image.open(path).copy() for path in sorted(self.out.glob("samples/step_*.png"))]
+        save_gif(self.out / "training.gif", frames, seconds=min(10, len(frames) / 4))
