@@ -7,14 +7,19 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import platform
 import re
 import signal
 import sys
 import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy
 import torch
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 
@@ -41,7 +46,7 @@ def training_parser(file, doc, datasets, epochs, batch_size, seed):
     parser.add_argument("--limit", type=int, metavar="N", help="train on the first N images only")
     parser.add_argument("--out", metavar="DIR", help=f"the run's folder; None: runs/{parser.prog[:-3]}, or the next free number")
     parser.add_argument("--epochs", type=int, default=epochs, help="passes over the data in total, also with --resume")
-    parser.add_argument("--batch-size", type=int, default=batch_size, help="real images in a minibatch")
+    parser.add_argument("--batch-size", type=int, default=batch_size, help="real images in a minibatch; None: what the source used")
     parser.add_argument("--seed", type=int, default=seed, help="of the weights, the noise and the order of the images")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; None: cuda when there is one, else cpu")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="fp32 is TF32 on CUDA; bf16 is autocast, "
@@ -65,7 +70,7 @@ def parse(parser, argv):
         parser.set_defaults(**saved["args"])
         args = parser.parse_args(argv)
         for name, value in saved["args"].items():
-            if getattr(args, name) != value and name not in ("epochs", "device", "data", "out", "resume"):
+            if getattr(args, name) != value and name not in ("epochs", "device", "data", "out", "resume", "compare"):
                 fail(f"--{name.replace('_', '-')} {getattr(args, name)}: the run in {out} was made with {value}")
         if saved["script"] != script or args.epochs < saved["epoch"]:
             fail(f"{out} holds a run of {saved['script']}.py that has had {saved['epoch']} epochs")
@@ -95,6 +100,16 @@ def setup(args):
         torch.backends.cudnn.benchmark = True  # every batch has the same shape, so the search for the best kernel pays
     torch.manual_seed(args.seed)
     return device
+
+
+def place(net, device, precision):
+    """Move a net to the device, and with bf16 make it run its forward pass under autocast; weights and outputs stay float32."""
+    if device.type != "mps":  # channels_last is faster on CPU and CUDA; on Apple's MPS BatchNorm's gradients were wrong with it
+        net.to(memory_format=torch.channels_last)
+    if precision == "bf16":
+        forward = net.forward
+        net.forward = lambda x: torch.autocast(device.type, torch.bfloat16)(forward)(x).float()
+    return net.to(device)
 
 
 # ------------------------------------------------------------------------------------------------------------- images in
@@ -136,6 +151,114 @@ def toy_zeros(count=5923):
     return (255 * ink).round().to(torch.uint8)
 
 
+def load_faces(root, limit=None):
+    """CelebA, or anybody's pictures: uint8 (N, 3, 64, 64), sorted by file name.
+
+    Takes the pictures at any depth below root/celeba, or below root; else those in an img_align_celeba.zip found there, or in
+    root if that is a zip. Each is cropped to its centre square (178 x 178 in CelebA) and scaled to 64 x 64 with antialiasing.
+    The decoded images are kept beside the files, and decoded again when a file changes. `limit`: the first N, not kept.
+    """
+    def pictures(names):
+        return sorted(name for name in names if name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+                      and "__MACOSX" not in name and not os.path.basename(name).startswith("."))
+
+    def decode(name):
+        try:
+            with Image.open(archive.open(name) if archive else name) as image:
+                image.draft("RGB", (128, 128))  # a JPEG decodes faster at half size, where that leaves at least 128 pixels
+                face = ImageOps.fit(image.convert("RGB"), (64, 64), Image.Resampling.BILINEAR)
+            return torch.from_numpy(numpy.array(face)).permute(2, 0, 1)
+        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError):
+            return None
+
+    folder, archive = Path(root, "celeba") if Path(root, "celeba").exists() else Path(root), None
+    names = pictures(os.path.join(parent, name) for parent, _, files in os.walk(folder) for name in files)
+    sources, home = names, folder
+    if not names:
+        sources = [folder] if folder.is_file() else sorted(folder.rglob("img_align_celeba.zip"))[:1]
+        try:
+            archive = zipfile.ZipFile(sources[0]) if sources else None
+            names, home = pictures(archive.namelist() if archive else []), sources[0].parent if sources else folder
+        except zipfile.BadZipFile:
+            with open(sources[0], "rb") as file:
+                page = file.read(200).lstrip().startswith(b"<")
+            fail(f"{sources[0]} is no zip archive" + (" but a web page: Google Drive's quota page, most likely" if page else ", or not all of it"))
+    if not names:
+        fail(f"no pictures in {folder}. CelebA is img_align_celeba.zip (202,599 JPEGs, 1.4 GB) from mmlab.ie.cuhk.edu.hk/projects/CelebA.html, "
+             "or kaggle.com/datasets/jessicali9530/celeba-dataset, or the pictures of huggingface.co/datasets/nielsr/CelebA-faces (parquet): "
+             f"put it, unzipped or not, into {Path(root, 'celeba')}. Or try --dataset toy")
+    stats = [os.stat(source) for source in sources]
+    fingerprint = [len(names), sum(stat.st_size for stat in stats), max(stat.st_mtime for stat in stats)]
+    with contextlib.suppress(Exception):  # not kept yet, or not whole: decode
+        kept = torch.load(home / "faces64.pt", weights_only=True, mmap=True)
+        if kept["fingerprint"] == fingerprint:
+            return kept["images"][:limit]
+    names, broken, count = names[:limit], [], 0
+    images = torch.empty(len(names), 3, 64, 64, dtype=torch.uint8)
+    with ThreadPoolExecutor() as pool, tqdm(total=len(names), desc="decoding", disable=None, leave=False) as bar:
+        for first in range(0, len(names), 1000):  # a thousand at a time: the memory is that of the result
+            for name, face in zip(names[first:first + 1000], pool.map(decode, names[first:first + 1000])):
+                bar.update()
+                if face is None:
+                    broken.append(name)
+                else:
+                    images[count] = face
+                    count += 1
+    if broken:
+        say = fail if len(broken) > len(names) / 100 else print
+        say(f"{len(broken)} of {len(names)} pictures in {folder} are broken: {', '.join(map(os.path.basename, broken[:3]))}")
+    images = images[:count]
+    if limit is None and os.access(home, os.W_OK):
+        with replacing(home / "faces64.pt") as file:
+            torch.save({"fingerprint": fingerprint, "images": images}, file)
+    elif limit is None:
+        print(f"{home} cannot be written, so the decoded images are not kept for the next run")
+    return images
+
+
+def toy_faces(count=10_000):
+    """Faces drawn by code: images uint8 (count, 3, 64, 64), labels int64 (count,), factors: name -> float (count,).
+
+    A label is 2 * hair colour (black, brown, blond, red) + mouth open: eight kinds, equally many. Always the same faces.
+    """
+    generator = torch.Generator().manual_seed(0)
+    names = ["skin", "length", "width", "jaw", "eyes", "turn", "shade", "red", "green", "blue"]
+    factors = dict(zip(names, torch.rand(len(names), count, generator=generator)))  # all uniform in [0, 1]
+    labels = torch.arange(count)[torch.randperm(count, generator=generator)] % 8
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    chunks = []
+    for part in torch.arange(count).split(50):
+        skin, length, width, jaw, eyes, turn, shade, *back = (factors[name][part].view(-1, 1, 1, 1) for name in names)
+        open_mouth = (labels[part] % 2).view(-1, 1, 1, 1)
+        hair = torch.tensor([[25, 20, 20], [95, 55, 30], [225, 190, 110], [170, 60, 25]])[labels[part] // 2].view(-1, 3, 1, 1) * (0.8 + 0.4 * shade)
+        skin = torch.tensor([[[[110.0]], [[70.0]], [[45.0]]]]).lerp(torch.tensor([[[[250.0]], [[215.0]], [[190.0]]]]), skin)
+        turn, width = 0.3 * turn - 0.15, 0.38 + 0.12 * width
+        image = 60 + 170 * torch.cat(back, dim=1) * (1 - 0.3 * y)
+
+        def paint(colour, cx, cy, rx, ry, where=1.0):
+            """Lay an ellipse over the image, with an edge one pixel soft."""
+            radius = (((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2).sqrt()
+            inside = ((1 - radius) * torch.minimum(torch.as_tensor(rx), torch.as_tensor(ry)) * 32 + 0.5).clamp(0, 1) * where
+            image.lerp_(torch.as_tensor(colour, dtype=torch.float32).expand_as(image), inside)
+
+        paint(hair, 0, 0.1 + 0.25 * length, width + 0.16, 0.55 + 0.45 * length)
+        paint(255 - hair, 0, 1.25, 0.85, 0.45)  # clothes
+        paint(0.85 * skin, 0, 0.7, 0.17, 0.3)  # neck
+        paint(hair, 0, -0.15, width + 0.12, 0.62)
+        paint(skin, 0.3 * turn, 0.05, width, 0.58)
+        paint(skin, 0.5 * turn, 0.3, width * (0.65 + 0.25 * jaw), 0.42)
+        paint(hair, -turn, -0.5, width + 0.05, 0.24)  # fringe
+        for side in (-1, 1):
+            paint(245.0, turn + 0.19 * side, -0.02, 0.10, 0.045 + 0.03 * eyes)
+            paint(40.0, 1.2 * turn + 0.19 * side, -0.02, 0.045, 0.045)
+            paint(0.6 * hair, turn + 0.19 * side, -0.15, 0.11, 0.025)
+        paint(0.8 * skin, 1.4 * turn, 0.17, 0.05, 0.09)  # nose
+        paint(torch.tensor([150.0, 40, 50]).view(3, 1, 1), turn, 0.42, 0.17, 0.035 + 0.075 * open_mouth)
+        paint(250.0, turn, 0.385, 0.12, 0.03, where=open_mouth)  # teeth
+        chunks.append(image.round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(chunks), labels, factors
+
+
 # ---------------------------------------------------------------------------------------------------------- pictures out
 @contextlib.contextmanager
 def replacing(path):
@@ -152,7 +275,6 @@ def replacing(path):
 
 def save_grid(path, images, columns):
     """Save images, float (N, C, H, W) in [-1, 1], as one PNG with `columns` of them in a row."""
-    from PIL import Image
     from torchvision.utils import make_grid
 
     grid = make_grid(images.float().cpu(), nrow=columns, pad_value=1).add(1).mul(127.5).round().clamp(0, 255)
@@ -168,24 +290,25 @@ def save_gif(path, frames, seconds):
 
 def read_csv(path):
     """A run's CSV: column name -> float64 NumPy array."""
-    import numpy
-
     with open(path) as file:
         return dict(zip(file.readline().strip().split(","), numpy.loadtxt(file, delimiter=",", ndmin=2).T))
 
 
+def running_mean(x, y, window):
+    """y smoothed over `window` of its values, and the x at the end of each window."""
+    window = min(window, len(y))
+    return x[window - 1:], numpy.convolve(y, numpy.full(window, 1 / window), mode="valid")
+
+
 def plot_curves(path, table, *panels):
-    """Draw columns of a losses.csv against its step, one panel above the other, raw and smoothed by a running mean."""
-    import numpy
+    """Draw columns of a losses.csv against its step, one panel above the other, raw and smoothed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3 * len(panels)), layout="constrained")
-    window = len(table["step"]) // 100 + 1
     for axes, names in zip(figure.subplots(len(panels), sharex=True), panels):
         for color, name in enumerate(names):
-            smooth = numpy.convolve(table[name], numpy.full(window, 1 / window), mode="valid")
             axes.plot(table["step"], table[name], f"C{color}", alpha=0.2, linewidth=0.5)
-            axes.plot(table["step"][window - 1:], smooth, f"C{color}", label=name)
+            axes.plot(*running_mean(table["step"], table[name], len(table["step"]) // 100 + 1), f"C{color}", label=name)
         axes.legend()
     axes.set_xlabel("step")
     with replacing(path) as file:
@@ -215,19 +338,21 @@ class Run:
 
     Args:
         args, saved: what `parse` returned.
-        images: uint8 (N, C, H, W), on the training device.
+        images: uint8 (N, C, H, W); they move to the training device if they take less than half of its free memory.
         generator: the keywords that G was built with, for whoever rebuilds it from the checkpoint.
         samples: how many pictures to make from the fixed noise after every epoch, a square number.
     """
 
     def __init__(self, args, saved, images, G, D, opt_G, opt_D, generator, samples=64):
-        self.args, self.images, self.generator, self.out = args, images, generator, Path(args.out)
+        self.args, self.generator, self.out = args, generator, Path(args.out)
         self.parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
         self.step, self.epoch, self.stopping = 0, 0, False
         self.rows = {"losses.csv": []}  # CSV file -> the rows that wait for the end of the epoch; each begins with its step
         if args.batch_size > len(images):
             fail(f"--batch-size {args.batch_size} is larger than the data, {len(images)} images")
         self.device = next(G.parameters()).device
+        fits = self.device.type != "cuda" or images.nbytes < torch.cuda.mem_get_info(self.device)[0] / 2
+        self.images = images.to(self.device) if fits else images
         noise = torch.Generator().manual_seed(args.seed)  # on the CPU: the same noise for every device
         self.fixed_z = torch.randn(samples, generator["latent_dim"], generator=noise).to(self.device)
         if saved:
@@ -287,7 +412,7 @@ class Run:
             shuffle = torch.Generator().manual_seed(1_000_003 * self.args.seed + self.epoch)
             order = torch.randperm(len(self.images), generator=shuffle).to(self.images.device)
             for i in tqdm(range(first, steps), f"epoch {self.epoch + 1}", steps, initial=first, disable=None, leave=False):
-                yield self.images[order[i * size:(i + 1) * size]].float().div_(127.5).sub_(1)
+                yield self.images[order[i * size:(i + 1) * size]].to(self.device).float().div_(127.5).sub_(1)
                 if self.stopping:
                     self.save()
                     print(f"stopped after step {self.step}; continue with --resume --out {self.out}", file=sys.stderr)
@@ -343,8 +468,6 @@ class Run:
 
     def finish(self):
         """Draw the curves and the film of the samples, from the files: a resumed run shows the whole."""
-        from PIL import Image
-
         plot_curves(self.out / "losses.png", read_csv(self.out / "losses.csv"), ["loss_d", "loss_g"], ["d_real", "d_fake"])
         frames = [Image.open(path).copy() for path in sorted(self.out.glob("samples/step_*.png"))]
         save_gif(self.out / "training.gif", frames, seconds=min(10, len(frames) / 4))

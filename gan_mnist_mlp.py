@@ -105,7 +105,7 @@ OBSERVE_EVERY = 50  # steps
 MODES = 10  # ways to write the digit that we tell apart
 NARROW = 0.25  # spread ratio below which G draws one thing; at the beginning, and in a collapse, it is 0.14 or less
 WIDE = 0.7  # spread ratio from which on the samples are about as varied as the reals, which have 1
-SETTLED = 2000  # steps without a hop after which a generator that cycled counts as collapsed again
+SETTLED = 1000  # steps without a hop after which a generator that cycled counts as collapsed again
 
 
 def kmeans(x, k=MODES, iterations=30):
@@ -192,11 +192,14 @@ def print_phases(table):
     """Say in words what modes.csv shows."""
     print("\nPhases, from the spread of the samples (1: as varied as the reals) and the mode that most of them hit:")
     for name, first, last, modes in find_phases(table["step"], table["spread"], table["dominant_mode"]):
-        words = {"collapsed": f"collapsed on mode {modes[0]}", "spreading": "spreading out", "spread out": "spread out over the modes",
-                 "cycling": f"cycling, hop after hop, through modes {', '.join(map(str, modes[:12]))}{', ...' if len(modes) > 12 else ''}"}
+        hops = ", ".join(map(str, modes[:12])) + (", ..." if len(modes) > 12 else "")
+        words = {"collapsed": f"collapsed on mode {modes[0]}", "cycling": f"cycling from mode to mode: {hops}",
+                 "spreading": "spreading out", "spread out": "spread out over the modes"}
         print(f"  steps {first:6,} to {last:6,}: {words[name]}")
-    print(f"At the end: {words[name]}; spread ratio {table['spread'][-1]:.2f}, std {table['std'][-1]:.3f}, "
-          f"{table['dominant_share'][-1]:.0%} of the samples in mode {table['dominant_mode'][-1]:.0f}, {table['modes_covered'][-1]:.0f} of {MODES} modes covered")
+    end = {name: column[-1] for name, column in table.items()}
+    verdict = "spread out" if name == "spread out" else "spreading out" if name == "spreading" else "collapse, the samples are all alike"
+    print(f"Verdict at the end: {verdict}. Spread ratio {end['spread']:.3f}, std {end['std']:.3f}, {end['dominant_share']:.0%} of the "
+          f"samples in mode {end['dominant_mode']:.0f}, {end['modes_covered']:.0f} of {MODES} modes covered.")
 
 
 def plot_modes(path, table, centres):
@@ -219,7 +222,7 @@ def plot_modes(path, table, centres):
     for name, label in [("spread", "spread ratio"), ("acc_real", "D's accuracy on reals"), ("acc_fake", "on fakes")]:
         curves.plot(steps, table[name], label=label, linewidth=1)
     curves.set(xlabel="step", ylim=(-0.05, 1.05))
-    curves.legend(loc="lower right")
+    curves.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
     with common.replacing(path) as file:
         figure.savefig(file, dpi=100)
 
@@ -234,13 +237,13 @@ READING_KEY = """How to read the losses: loss_d is a mean over reals and fakes.
 def main(argv=None):
     args, saved = parse_args(argv)
     device = common.setup(args)
-    images = load_images(args).to(device)
+    images = load_images(args)
     latent_dim = 64
-    G, D = Generator(latent_dim).to(device), Discriminator().to(device)  # PyTorch's own initialisation, as in the report
+    G, D = (common.place(net, device, args.precision) for net in (Generator(latent_dim), Discriminator()))
     opt_G = torch.optim.SGD(G.parameters(), lr=args.lr_g)
     opt_D = torch.optim.SGD(D.parameters(), lr=args.lr_d)
     run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator={"latent_dim": latent_dim})
-    observer = Observer(images, latent_dim)
+    observer = Observer(run.images, latent_dim)
     run.rows["modes.csv"] = []
     print(READING_KEY)
 

@@ -109,7 +109,7 @@ def test_a_walk_over_five_reals_reads_as_exactly_its_hops(observer):
     assert phases(table) == [("collapsed", [3]), ("cycling", [0, 4, 1, 5])]
     steps = [first for _, first, _, _ in script.find_phases(table["step"], table["spread"], table["dominant_mode"])]
     assert steps == [50, 550]
-    stays = observe(observer, samples + samples[-1:] * 40)  # 2,000 steps more in the last mode: it has settled
+    stays = observe(observer, samples + samples[-1:] * 20)  # 1,000 steps more in the last mode: it has settled
     assert phases(stays) == [("collapsed", [3]), ("cycling", [0, 4, 1]), ("collapsed", [5])]
 
 

@@ -1,0 +1,192 @@
+"""Two GANs on MNIST or Fashion-MNIST with one training loop: the vanilla MLP GAN, and the DCGAN that is clearer.
+
+Source    "Generative Adversarial Networks", Gregor Cerar's blog post (2023): the GAN of Goodfellow et al. 2014
+          (arXiv:1406.2661) and the DCGAN of Radford et al. 2015 (arXiv:1511.06434), both at 28 x 28.
+Run       python dcgan_mnist.py                       the DCGAN, 100 epochs; downloads MNIST (11 MB)
+          python dcgan_mnist.py --model mlp           the MLP GAN
+          python dcgan_mnist.py --dataset toy         zeros drawn by code, nothing to download
+Look at   training.gif (16 x 16 samples, the same noise in every epoch), samples/, losses.png in the run's folder
+Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): logits (B,), so sigmoid(D(x)) is the
+          probability that x is real. B: --batch-size.
+"""
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import common
+
+
+def parse_args(argv):
+    parser = common.training_parser(__file__, __doc__, datasets=["mnist", "fashion", "toy"], epochs=100, batch_size=128, seed=42)
+    parser.add_argument("--model", default="dcgan", choices=["dcgan", "mlp"], help="which pair of nets plays")
+    parser.add_argument("--ngf", type=int, help="width of G; None: 32 for dcgan, 256 for mlp (the blog post)")
+    parser.add_argument("--ndf", type=int, help="width of D; None: 32 for dcgan, 128 for mlp (the blog post)")
+    parser.add_argument("--lr", type=float, default=2e-4, help="AdamW rate of both (the blog post)")
+    args, saved = common.parse(parser, argv)
+    args.ngf = args.ngf or (32 if args.model == "dcgan" else 256)
+    args.ndf = args.ndf or (32 if args.model == "dcgan" else 128)
+    return args, saved
+
+
+def load_images(args):
+    """Training and test images together, as in the blog post: uint8 (70000, 1, 28, 28)."""
+    images = common.toy_zeros() if args.dataset == "toy" else common.load_mnist(args.data, args.dataset, test=True)[0]
+    return images[:args.limit]
+
+
+# ---------------------------------------------------------------------------------------------- the MLP GAN's two players
+class MLPGenerator(nn.Module):
+    """z (B, latent_dim) -> images (B, 1, 28, 28) in [-1, 1]."""
+
+    def __init__(self, latent_dim=100, ngf=256):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(latent_dim, ngf), nn.LeakyReLU(0.2),  # (100,) -> (256,)
+            nn.Linear(ngf, 2 * ngf), nn.LeakyReLU(0.2),  # (256,) -> (512,)
+            nn.Linear(2 * ngf, 4 * ngf), nn.LeakyReLU(0.2),  # (512,) -> (1024,); the post's code says 512, its summary 1024
+            nn.Linear(4 * ngf, 28 * 28), nn.Tanh(),  # (1024,) -> (784,)
+            nn.Unflatten(1, (1, 28, 28)),  # (784,) -> (1, 28, 28)
+        )
+
+    def forward(self, z):
+        return self.layers(z)
+
+
+class MLPDiscriminator(nn.Module):
+    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid: the loss works on logits, where it cannot overflow."""
+
+    def __init__(self, ndf=128):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),  # (1, 28, 28) -> (784,)
+            nn.Linear(28 * 28, 4 * ndf), nn.LeakyReLU(0.2), nn.Dropout(0.3),  # (784,) -> (512,)
+            nn.Linear(4 * ndf, 2 * ndf), nn.LeakyReLU(0.2), nn.Dropout(0.3),  # (512,) -> (256,)
+            nn.Linear(2 * ndf, ndf), nn.LeakyReLU(0.2), nn.Dropout(0.3),  # (256,) -> (128,)
+            nn.Linear(ndf, 1), nn.Flatten(0),  # (128,) -> ()
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+# ------------------------------------------------------------------------------------------------- the DCGAN's two players
+def up(channels_in, channels_out, kernel_size, stride, padding):
+    """A block of G: size -> stride * (size - 1) + kernel_size - 2 * padding. No bias: BatchNorm's shift does its work."""
+    return nn.Sequential(nn.ConvTranspose2d(channels_in, channels_out, kernel_size, stride, padding, bias=False),
+                         nn.BatchNorm2d(channels_out), nn.ReLU())
+
+
+def down(channels_in, channels_out, kernel_size, stride, padding):
+    """A block of D: size -> floor((size + 2 * padding - kernel_size) / stride) + 1."""
+    return nn.Sequential(nn.Conv2d(channels_in, channels_out, kernel_size, stride, padding, bias=False),
+                         nn.BatchNorm2d(channels_out), nn.LeakyReLU(0.2))
+
+
+class DCGANGenerator(nn.Module):
+    """z (B, latent_dim) -> images (B, 1, 28, 28) in [-1, 1]. The comments give the shapes at the default widths."""
+
+    def __init__(self, latent_dim=128, ngf=32):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Unflatten(1, (latent_dim, 1, 1)),  # (128,) -> (128, 1, 1)
+            up(latent_dim, 4 * ngf, kernel_size=4, stride=1, padding=0),  # (128, 1, 1) -> (128, 4, 4)
+            up(4 * ngf, 2 * ngf, kernel_size=3, stride=2, padding=1),  # (128, 4, 4) -> (64, 7, 7)
+            up(2 * ngf, ngf, kernel_size=4, stride=2, padding=1),  # (64, 7, 7) -> (32, 14, 14)
+            nn.ConvTranspose2d(ngf, 1, kernel_size=4, stride=2, padding=1, bias=False),  # (32, 14, 14) -> (1, 28, 28)
+            nn.Tanh(),
+        )
+
+    def forward(self, z):
+        return self.layers(z)
+
+
+class DCGANDiscriminator(nn.Module):
+    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). BatchNorm on the first layer too, where Radford et al. have none."""
+
+    def __init__(self, ndf=32):
+        super().__init__()
+        self.layers = nn.Sequential(
+            down(1, ndf, kernel_size=4, stride=2, padding=1),  # (1, 28, 28) -> (32, 14, 14)
+            down(ndf, 2 * ndf, kernel_size=4, stride=2, padding=1),  # (32, 14, 14) -> (64, 7, 7)
+            down(2 * ndf, 4 * ndf, kernel_size=3, stride=2, padding=1),  # (64, 7, 7) -> (128, 4, 4)
+            nn.Conv2d(4 * ndf, 1, kernel_size=4, stride=1, padding=0, bias=False),  # (128, 4, 4) -> (1, 1, 1)
+            nn.Flatten(0),  # (1, 1, 1) -> ()
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def init_weights(net):
+    """N(0, 0.02) for the weights of convolutions and linear layers, N(1, 0.02) for BatchNorm's scales, 0 for every bias."""
+    for layer in net.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)):
+            nn.init.normal_(layer.weight, mean=1.0 if isinstance(layer, nn.BatchNorm2d) else 0.0, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+# --------------------------------------------------------------------------------------------------------------- the game
+def step_D(D, opt_D, real, fake):
+    """Teach D to tell real from fake: minimise  -1/2 [log D(x) + log(1 - D(G(z)))].
+
+    `fake` must be detached from G. Returns the loss and D's mean probability on the reals and on the fakes, as tensors.
+    """
+    logits_real, logits_fake = D(real), D(fake)  # two batches: BatchNorm must not see reals and fakes as one crowd
+    loss = (F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real)) +
+            F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))) / 2
+    opt_D.zero_grad()
+    loss.backward()
+    opt_D.step()
+    return loss.detach(), logits_real.detach().sigmoid().mean(), logits_fake.detach().sigmoid().mean()
+
+
+def step_G(G, D, opt_G, fake):
+    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)). Returns the loss, as a tensor."""
+    logits = D(fake)
+    # The post prints log(1 - D(G(z))), its code does this, and so do we: where D is sure of a fake, the printed loss is flat
+    # and G learns nothing, while this one is steep (Goodfellow et al. 2014, section 3).
+    loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+    opt_G.zero_grad()
+    loss.backward(inputs=list(G.parameters()))  # the gradient flows through D, but only G receives it
+    opt_G.step()
+    return loss.detach()
+
+
+READING_KEY = """How to read the losses: loss_d is the mean of its halves on reals and on fakes.
+  loss_d 0.693 = log 2, d_real = d_fake = 1/2    the equilibrium: D cannot tell fakes from reals
+  loss_d near 0, loss_g growing                  D is always right, and G learns little
+  both wandering in between                      a healthy game; look at the samples, not for a falling loss"""
+
+
+def main(argv=None):
+    args, saved = parse_args(argv)
+    device = common.setup(args)
+    images = load_images(args)
+    if args.model == "dcgan":
+        latent_dim = 128
+        G, D = DCGANGenerator(latent_dim, args.ngf), DCGANDiscriminator(args.ndf)
+    else:
+        latent_dim = 100
+        G, D = MLPGenerator(latent_dim, args.ngf), MLPDiscriminator(args.ndf)
+    for net in (G, D):
+        init_weights(net)
+        common.place(net, device, args.precision)
+    opt_G, opt_D = (torch.optim.AdamW(net.parameters(), lr=args.lr, betas=(0.5, 0.999), weight_decay=1e-5, fused=True) for net in (G, D))
+    run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator={"latent_dim": latent_dim, "ngf": args.ngf}, samples=256)
+    print(READING_KEY)
+
+    for real in run.minibatches():
+        z = torch.randn(len(real), latent_dim, device=device)
+        fake = G(z)  # both players see this one batch: the blog post's way, and the cheapest
+        # (1) D: tell the reals from as many fakes
+        loss_D, d_real, d_fake = step_D(D, opt_D, real, fake.detach())
+        # (2) G: fool D with the same fakes
+        loss_G = step_G(G, D, opt_G, fake)
+        run.log(loss_d=loss_D, loss_g=loss_G, d_real=d_real, d_fake=d_fake)
+
+    run.finish()
+
+
+if __name__ == "__main__":
+    main()
