@@ -42,8 +42,9 @@ def load_images(args):
     """uint8 (N, 3, 64, 64), or (60000, 1, 28, 28) for mnist."""
     if args.dataset == "celeba":
         return common.load_faces(args.data, args.limit)
-    images = common.toy_faces()[0] if args.dataset == "toy" else common.load_mnist(args.data, "mnist")[0]
-    return images[:args.limit]
+    if args.dataset == "toy":
+        return common.toy_faces(args.limit or 10_000)[0]
+    return common.load_mnist(args.data, "mnist")[0][:args.limit]
 
 
 # --------------------------------------------------------------------------------------------------------- the two players

@@ -13,10 +13,16 @@ from conftest import ROOT, csv_rows, same_weights, write_mnist
 from PIL import Image
 
 import common
+import dcgan_celeba
+import dcgan_mnist
 import gan_mnist_mlp
 
 # script -> flags of a run of a few seconds
-SCRIPTS = {gan_mnist_mlp: ["--dataset", "toy", "--limit", "320"]}
+SCRIPTS = {
+    gan_mnist_mlp: ["--dataset", "toy", "--limit", "320"],
+    dcgan_mnist: ["--dataset", "toy", "--limit", "64", "--batch-size", "16", "--ngf", "8", "--ndf", "8"],
+    dcgan_celeba: ["--dataset", "toy", "--limit", "64", "--batch-size", "16", "--ngf", "4", "--ndf", "8"],
+}
 each_script = pytest.mark.parametrize("script, small", SCRIPTS.items(), ids=[script.__name__ for script in SCRIPTS])
 MLP = [*SCRIPTS[gan_mnist_mlp], "--out", "run"]
 
@@ -277,3 +283,24 @@ def test_one_script_and_common_run_alone(script, small, tmp_path):
     result = subprocess.run([sys.executable, f"{script.__name__}.py", *small, "--epochs", "1"], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0 and result.stderr == "", result.stderr
     assert {"real.png", "losses.csv", "losses.png", "checkpoint.pt", "training.gif"} <= {path.name for path in Path("runs", script.__name__).iterdir()}
+
+
+@pytest.mark.parametrize("script", [dcgan_mnist, dcgan_celeba], ids=["dcgan_mnist", "dcgan_celeba"])
+def test_a_sample_does_not_depend_on_its_batch_mates(script, monkeypatch):
+    """Pictures are made in eval mode, and G goes on in train mode."""
+    pictures, save_samples = [], common.Run._save_samples
+
+    def check(run):
+        save_samples(run)
+        G = run.parts["G"]
+        assert G.training
+        with torch.no_grad():
+            alone = torch.cat([G.eval()(z) for z in run.fixed_z[:4].split(1)])
+            crowd = G.train()(run.fixed_z[:4])  # train mode: what must not be in the pictures; its moving averages follow
+        assert (pictures[-1][:4] - alone).abs().max() < 1e-5 < (crowd - alone).abs().max()
+
+    monkeypatch.setattr(common.Run, "_save_samples", check)
+    monkeypatch.setattr(common, "save_grid", lambda path, images, columns: pictures.append(images))
+    monkeypatch.setattr(common.Run, "finish", lambda run: None)
+    script.main([*SCRIPTS[script], "--epochs", "1"])
+    assert len(pictures) == 3  # the reals, and the samples before and after
