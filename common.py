@@ -74,16 +74,13 @@ def parse(parser, argv):
                 fail(f"--{name.replace('_', '-')} {getattr(args, name)}: the run in {out} was made with {value}")
         if saved["script"] != script or args.epochs < saved["epoch"]:
             fail(f"{out} holds a run of {saved['script']}.py that has had {saved['epoch']} epochs")
-    elif args.out:
-        out = args.out
-        if (Path(out) / "checkpoint.pt").exists():
-            fail(f"--out {out} holds a run already: choose another folder, or continue that run with --resume")
-    else:
-        out = f"runs/{script}-{max(runs) + 1}" if runs else f"runs/{script}"
+        args.out = str(out)
+    elif args.out and Path(args.out, "checkpoint.pt").exists():
+        fail(f"--out {args.out} holds a run already: choose another folder, or continue that run with --resume")
     for name, value in vars(args).items():
-        if type(value) in (int, float) and name != "seed" and not 0 < value < math.inf:
-            fail(f"--{name.replace('_', '-')} must be above 0, not {value}")
-    args.script, args.out = script, str(out)
+        if type(value) in (int, float) and not (0 <= value < 2**32 if name == "seed" else 0 < value < math.inf):
+            fail(f"--{name.replace('_', '-')} {value} is out of range")
+    args.script = script
     return args, saved
 
 
@@ -345,7 +342,7 @@ class Run:
     """
 
     def __init__(self, args, saved, images, G, D, opt_G, opt_D, generator, samples=64):
-        self.args, self.generator, self.out = args, generator, Path(args.out)
+        self.args, self.generator = args, generator
         self.parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
         self.step, self.epoch, self.stopping = 0, 0, False
         self.rows = {"losses.csv": []}  # CSV file -> the rows that wait for the end of the epoch; each begins with its step
@@ -356,6 +353,7 @@ class Run:
         self.images = images.to(self.device) if fits else images
         noise = torch.Generator().manual_seed(args.seed)  # on the CPU: the same noise for every device
         self.fixed_z = torch.randn(samples, generator["latent_dim"], generator=noise).to(self.device)
+        self.out = self._make_folder()
         if saved:
             self._restore(saved)
         self._describe()
@@ -363,6 +361,22 @@ class Run:
             save_grid(self.out / "real.png", images[:samples] / 127.5 - 1, math.isqrt(samples))
             self._save_samples()
             self.save()
+
+    def _make_folder(self):
+        """The folder --out, or else a new one: the first free number above all runs of this script."""
+        number, out = max(default_folders(self.args.script), default=0), self.args.out
+        try:
+            if out:
+                Path(out, "samples").mkdir(parents=True, exist_ok=True)
+            while not out:
+                number += 1
+                folder = f"runs/{self.args.script}" + (f"-{number}" if number > 1 else "")
+                with contextlib.suppress(FileExistsError):  # of two scripts started at once, only one can make it
+                    Path(folder, "samples").mkdir(parents=True)
+                    out = self.args.out = folder
+        except OSError as error:
+            fail(f"cannot make the run's folder {out or folder}: {error.strerror}")
+        return Path(out)
 
     def _restore(self, saved):
         try:
@@ -382,11 +396,7 @@ class Run:
                 file.writelines([header] + [line for line in lines if int(line.split(b",")[0]) <= self.step])
 
     def _describe(self):
-        """Make the folder, say what runs, and keep it in config.json."""
-        try:
-            (self.out / "samples").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            fail(f"cannot make the folder {self.out}: {error.strerror}")
+        """Say what runs, and keep it in config.json."""
         count = {name: sum(weight.numel() for weight in self.parts[name].parameters()) for name in "GD"}
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         print(f"{len(self.images):,} images of {self.args.dataset}; G has {count['G']:,} and D {count['D']:,} parameters; "

@@ -117,8 +117,12 @@ def test_default_folders_are_ordered_as_numbers():
     for name in ["x", "x-2", "x-10", "x-lr0.1", "xy", "x-3"]:
         Path("runs", name).mkdir(parents=True)
         Path("runs", name, "checkpoint.pt").touch()
-    Path("runs/x-11").mkdir()  # holds no run
+    Path("runs/x-11/samples").mkdir(parents=True)  # holds no run yet: somebody may just have started one
     assert sorted(common.default_folders("x")) == [1, 2, 3, 10]
+    gan_mnist_mlp.main([*SCRIPTS[gan_mnist_mlp], "--epochs", "1"])
+    Path("runs/gan_mnist_mlp-2/samples").mkdir(parents=True)
+    gan_mnist_mlp.main([*SCRIPTS[gan_mnist_mlp], "--epochs", "1"])
+    assert not Path("runs/gan_mnist_mlp-2/checkpoint.pt").exists() and Path("runs/gan_mnist_mlp-3/checkpoint.pt").exists()
 
 
 def test_a_full_disk_keeps_the_old_checkpoint_and_says_what_failed(stops, monkeypatch):
@@ -151,7 +155,7 @@ def test_bad_flags_get_one_line(stops):
         (["--epochs", "0"], "--epochs"), (["--epochs", "many"], "--epochs"), (["--batch-size", "-3"], "--batch-size"), (["--limit", "0"], "--limit"),
         (["--batch-size", "6000"], "larger than the data, 5923"), (["--limit", "10"], "larger than the data, 10"), (["--dataset", "cifar"], "--dataset"),
         (["--device", "warp"], "--device warp"), (["--device", "cuda:99"], "--device cuda:99"), (["--precision", "fp8"], "--precision"),
-        (["--epoch", "3"], "--epoch"), (["--out", "file"], "file"), (["--out", "file/below"], "file/below"),
+        (["--epoch", "3"], "--epoch"), (["--seed", "-1"], "--seed -1"), (["--seed", "1e3"], "--seed"), (["--lr-g", "nan"], "--lr-g nan"), (["--lr-g", "inf"], "--lr-g inf"), (["--out", "file"], "file"), (["--out", "file/below"], "file/below"),
     ]:
         assert word in stops(gan_mnist_mlp.main, ["--dataset", "toy", *flags])
     assert sorted(path.name for path in Path().iterdir()) == ["file"], "a refused run left something behind"

@@ -61,6 +61,7 @@ def test_what_a_mac_leaves_behind_is_ignored_and_names_give_the_order():
     assert torch.equal(common.load_faces("mac"), common.load_faces("plain"))
     zip_folder("mac", "mac.zip", "img/")
     Path("mac/x/000002.jpg").rename("mac/x/z.jpg")
+    Path("mac/faces64.pt").unlink()  # a new name alone is no change of the pictures
     assert torch.equal(common.load_faces("mac"), common.load_faces("plain")[[0, 2, 1]])
 
 
