@@ -292,10 +292,10 @@ def read_csv(path):
         return dict(zip(file.readline().strip().split(","), numpy.loadtxt(file, delimiter=",", ndmin=2).T))
 
 
-def running_mean(x, y, window):
-    """y smoothed over `window` of its values, and the x at the end of each window."""
+def running_median(x, y, window):
+    """y smoothed by the median over `window` of its values, and the x at the middle of each window."""
     window = min(window, len(y))
-    return x[window - 1:], numpy.convolve(y, numpy.full(window, 1 / window), mode="valid")
+    return x[window // 2:][:len(y) - window + 1], numpy.median(numpy.lib.stride_tricks.sliding_window_view(y, window), axis=1)
 
 
 def plot_curves(path, table, *panels):
@@ -306,7 +306,7 @@ def plot_curves(path, table, *panels):
     for axes, names in zip(figure.subplots(len(panels), sharex=True), panels):
         for color, name in enumerate(names):
             axes.plot(table["step"], table[name], f"C{color}", alpha=0.2, linewidth=0.5)
-            axes.plot(*running_mean(table["step"], table[name], len(table["step"]) // 100 + 1), f"C{color}", label=name)
+            axes.plot(*running_median(table["step"], table[name], 101), f"C{color}", label=name)
         axes.legend()
     axes.set_xlabel("step")
     with replacing(path) as file:
@@ -477,8 +477,8 @@ class Run:
                         "step": self.step, "epoch": self.epoch}, file)
         return ", ".join(means)
 
-    def finish(self):
+    def finish(self, *more_panels):
         """Draw the curves and the film of the samples, from the files: a resumed run shows the whole."""
-        plot_curves(self.out / "losses.png", read_csv(self.out / "losses.csv"), ["loss_d", "loss_g"], ["d_real", "d_fake"])
+        plot_curves(self.out / "losses.png", read_csv(self.out / "losses.csv"), *more_panels, ["loss_d", "loss_g"], ["d_real", "d_fake"])
         frames = [Image.open(path).copy() for path in sorted(self.out.glob("samples/step_*.png"))]
         save_gif(self.out / "training.gif", frames, seconds=min(10, len(frames) / 4))

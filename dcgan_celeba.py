@@ -180,9 +180,8 @@ def plot_comparison(path, runs):
     for axes, (name, title) in zip(figure.subplots(1, 2), [("loss_g", "loss of G"), ("loss_d", "loss of D")]):
         for color, run in enumerate(runs):
             table = common.read_csv(Path(run, "losses.csv"))
-            step, smooth = common.running_mean(table["step"], table[name], window=25)
             axes.plot(table["step"], table[name], f"C{color}", alpha=0.2, linewidth=0.5)
-            axes.plot(step, smooth, f"C{color}", label=Path(run).name)
+            axes.plot(*common.running_median(table["step"], table[name], 25), f"C{color}", label=Path(run).name)
         axes.set(title=title, xlabel="step")
         axes.legend()
     with common.replacing(path) as file:
@@ -202,7 +201,7 @@ def main(argv=None):
     shape = {"latent_dim": 100, "ngf": args.ngf}
     if args.generator == "vanilla":
         shape["size"] = images.shape[-1]
-    G = (VanillaGenerator if args.generator == "vanilla" else DCGANGenerator)(**shape)
+    G = DCGANGenerator(**shape) if args.generator == "dcgan" else VanillaGenerator(**shape)
     D = Discriminator(args.ndf, size=images.shape[-1])
     for net in (G, D):
         init_weights(net)

@@ -2,6 +2,7 @@
 
     python tests/benchmark.py                         every pair that runs here
     python tests/benchmark.py zeros --rounds 9        one of them, more rounds
+    python tests/benchmark.py "blog dcgan" --bf16     with a row for --precision bf16, where the hardware has bfloat16 units
     python tests/benchmark.py --json times.json       the table as JSON too
 
 A source's loop is written here as its authors wrote it: the same nets, sizes and optimizers, a DataLoader where they had
@@ -10,6 +11,7 @@ one, a sigmoid and BCELoss, and `.item()` on every loss. Ours is the script itse
 """
 import argparse
 import contextlib
+import functools
 import io
 import json
 import platform
@@ -21,10 +23,13 @@ import time
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import common
+import dcgan_celeba
+import dcgan_mnist
 import gan_mnist_mlp
 
 
@@ -61,9 +66,108 @@ def zeros_source(device):
             yield
 
 
+def loader_loop(dataset, batch_size, G, D, opt_G, opt_D, latent, device, step):
+    """A training loop around a DataLoader with transforms for each image. On CUDA with 8 workers, as in the blog post."""
+    workers = {"num_workers": 8, "pin_memory": True, "persistent_workers": True} if device.type == "cuda" else {}
+    loader = torch.utils.data.DataLoader(dataset, batch_size, shuffle=True, drop_last=True, **workers)
+    while True:
+        for real, _ in loader:
+            step(G, D, opt_G, opt_D, real.to(device), latent)
+            yield
+
+
+class Digits(torch.utils.data.Dataset):
+    """Images served as torchvision's MNIST class serves them: a PIL image each, then ToTensor and Normalize."""
+
+    def __init__(self):
+        from torchvision import transforms
+
+        self.images = common.toy_zeros()[:, 0]
+        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(0.5, 0.5)])
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.transform(Image.fromarray(self.images[i].numpy())), 0
+
+
+def blog_step(G, D, opt_G, opt_D, real, latent):
+    """Cerar's train_step."""
+    criterion, ones, zeros = nn.BCELoss(), torch.ones(len(real), device=real.device), torch.zeros(len(real), device=real.device)
+    fake = G(torch.randn(len(real), latent, device=real.device))
+    loss_D = (criterion(D(real), ones) + criterion(D(fake.detach()), zeros)) / 2
+    D.zero_grad()
+    loss_D.backward()
+    opt_D.step()
+    loss_G = criterion(D(fake), ones)
+    G.zero_grad()
+    loss_G.backward()
+    opt_G.step()
+    loss_G.item(), loss_D.item()
+
+
+def blog_source(model):
+    def loop(device):
+        if model == "mlp":
+            latent, G, D = 100, dcgan_mnist.MLPGenerator(), dcgan_mnist.MLPDiscriminator()
+        else:
+            latent, G, D = 128, dcgan_mnist.DCGANGenerator(), dcgan_mnist.DCGANDiscriminator()
+        G, D = G.to(device), nn.Sequential(D, nn.Sigmoid()).to(device)
+        opt_G, opt_D = (torch.optim.AdamW(net.parameters(), lr=2e-4, betas=(0.5, 0.999), weight_decay=1e-5) for net in (G, D))
+        return loader_loop(Digits(), 128, G, D, opt_G, opt_D, latent, device, blog_step)
+    return loop
+
+
+def example_step(G, D, opt_G, opt_D, real, latent):
+    """The step of PyTorch's DCGAN example: D's halves are back-propagated one by one, and five numbers are read."""
+    criterion, ones, zeros = nn.BCELoss(), torch.ones(len(real), device=real.device), torch.zeros(len(real), device=real.device)
+    D.zero_grad()
+    out = D(real)
+    loss_real = criterion(out, ones)
+    loss_real.backward()
+    fake = G(torch.randn(len(real), latent, device=real.device))
+    out_fake = D(fake.detach())
+    loss_fake = criterion(out_fake, zeros)
+    loss_fake.backward()
+    opt_D.step()
+    G.zero_grad()
+    out_G = D(fake)
+    loss_G = criterion(out_G, ones)
+    loss_G.backward()
+    opt_G.step()
+    (loss_real + loss_fake).item(), loss_G.item(), out.mean().item(), out_fake.mean().item(), out_G.mean().item()
+
+
+def faces_source(generator):
+    def loop(device):
+        from torchvision import datasets, transforms
+
+        transform = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(64), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
+        G = (dcgan_celeba.VanillaGenerator() if generator == "vanilla" else dcgan_celeba.DCGANGenerator()).to(device)
+        D = nn.Sequential(dcgan_celeba.Discriminator(), nn.Sigmoid()).to(device)
+        opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999)) for net in (G, D))
+        return loader_loop(datasets.ImageFolder(jpeg_folder(), transform), 128, G, D, opt_G, opt_D, 100, device, example_step)
+    return loop
+
+
+@functools.cache
+def jpeg_folder():
+    """640 JPEGs of CelebA's size, 178 x 218, in a temporary folder as ImageFolder wants it: some/class/name.jpg."""
+    folder = Path(tempfile.mkdtemp(), "faces")
+    folder.mkdir()
+    for i, face in enumerate(common.toy_faces(640)[0]):
+        Image.fromarray(face.permute(1, 2, 0).numpy()).resize((178, 218)).save(folder / f"{i:06d}.jpg")
+    return str(folder.parent)
+
+
 # name -> (the source's loop, our script, its flags, real images in a step, steps in a round)
 PAIRS = {
     "zeros": (zeros_source, gan_mnist_mlp, ["--dataset", "toy"], 16, 300),
+    "blog mlp": (blog_source("mlp"), dcgan_mnist, ["--dataset", "toy", "--model", "mlp"], 128, 30),
+    "blog dcgan": (blog_source("dcgan"), dcgan_mnist, ["--dataset", "toy"], 128, 10),
+    "faces vanilla": (faces_source("vanilla"), dcgan_celeba, ["--data", "JPEGS", "--generator", "vanilla"], 128, 2),
+    "faces dcgan": (faces_source("dcgan"), dcgan_celeba, ["--data", "JPEGS"], 128, 2),
 }
 
 
@@ -113,6 +217,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=list(PAIRS), help=f"any of {', '.join(PAIRS)}")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--bf16", action="store_true", help="time ours with --precision bf16 too")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -121,11 +226,15 @@ def main():
     table = {"hardware": hardware, "torch": torch.__version__}
     for name in args.names:
         loop, script, flags, batch_size, steps = PAIRS[name]
-        times = [(time_source(loop, device, steps, warmup=10), time_script(script, flags, steps, warmup=10)) for _ in range(args.rounds)]
-        source, ours = (statistics.median(column) for column in zip(*times))
-        ratio = statistics.median(a / b for a, b in times)
-        table[name] = {"source_ms": 1e3 * source, "ours_ms": 1e3 * ours, "images_per_second": batch_size / ours, "ratio": ratio}
-        print(f"{name:24}{1e3 * source:12.2f}{1e3 * ours:12.2f}{batch_size / ours:12,.0f}{ratio:8.2f}", flush=True)
+        flags = [jpeg_folder() if flag == "JPEGS" else flag for flag in flags]
+        precisions = ["fp32", "bf16"] if args.bf16 else ["fp32"]
+        times = [[time_source(loop, device, steps, warmup=2)] + [time_script(script, [*flags, "--precision", precision], steps, warmup=2) for precision in precisions]
+                 for _ in range(args.rounds)]
+        for column, precision in enumerate(precisions, start=1):
+            source, ours = (statistics.median(row[i] for row in times) for i in (0, column))
+            ratio = statistics.median(row[0] / row[column] for row in times)
+            table[f"{name} {precision}"] = {"source_ms": 1e3 * source, "ours_ms": 1e3 * ours, "images_per_second": batch_size / ours, "ratio": ratio}
+            print(f"{name + ' ' + precision:24}{1e3 * source:12.2f}{1e3 * ours:12.2f}{batch_size / ours:12,.0f}{ratio:8.2f}", flush=True)
     if args.json:
         Path(args.json).write_text(json.dumps(table, indent=2))
 

@@ -16,12 +16,14 @@ import common
 import dcgan_celeba
 import dcgan_mnist
 import gan_mnist_mlp
+import wgan_celeba
 
 # script -> flags of a run of a few seconds
 SCRIPTS = {
     gan_mnist_mlp: ["--dataset", "toy", "--limit", "320"],
     dcgan_mnist: ["--dataset", "toy", "--limit", "64", "--batch-size", "16", "--ngf", "8", "--ndf", "8"],
     dcgan_celeba: ["--dataset", "toy", "--limit", "64", "--batch-size", "16", "--ngf", "4", "--ndf", "8"],
+    wgan_celeba: ["--dataset", "toy", "--limit", "64", "--batch-size", "4", "--ngf", "4", "--ndf", "4"],  # 16 steps: the first round has 20
 }
 each_script = pytest.mark.parametrize("script, small", SCRIPTS.items(), ids=[script.__name__ for script in SCRIPTS])
 MLP = [*SCRIPTS[gan_mnist_mlp], "--out", "run"]
@@ -289,7 +291,7 @@ def test_one_script_and_common_run_alone(script, small, tmp_path):
     assert {"real.png", "losses.csv", "losses.png", "checkpoint.pt", "training.gif"} <= {path.name for path in Path("runs", script.__name__).iterdir()}
 
 
-@pytest.mark.parametrize("script", [dcgan_mnist, dcgan_celeba], ids=["dcgan_mnist", "dcgan_celeba"])
+@pytest.mark.parametrize("script", [dcgan_mnist, dcgan_celeba, wgan_celeba], ids=lambda script: script.__name__)
 def test_a_sample_does_not_depend_on_its_batch_mates(script, monkeypatch):
     """Pictures are made in eval mode, and G goes on in train mode."""
     pictures, save_samples = [], common.Run._save_samples

@@ -8,6 +8,7 @@ from torch import nn
 
 import dcgan_celeba
 import dcgan_mnist
+import wgan_celeba
 
 # a net, the shape of its input, its number of parameters in the documents
 NETS = [
@@ -20,10 +21,14 @@ NETS = [
     (dcgan_celeba.DCGANGenerator, {}, (100,), 12_658_432),
     (dcgan_celeba.Discriminator, {}, (3, 64, 64), 2_765_568),
     (dcgan_celeba.Discriminator, {"size": 28}, (1, 28, 28), 661_248),
+    (wgan_celeba.Generator, {}, (100,), 3_592_064),
+    (wgan_celeba.Generator, {"upsample": "nearest"}, (100,), 2_386_496),
+    (wgan_celeba.Generator, {"upsample": "bilinear"}, (100,), 2_386_496),
+    (wgan_celeba.Discriminator, {}, (3, 64, 64), 2_766_529),
 ]
 each_net = pytest.mark.parametrize("kind, keywords, shape, parameters", NETS, ids=lambda value: getattr(value, "__name__", None))
 SHAPES = re.compile(r"#.*?(\([\d, ]*\)) -> (\([\d, ]*\))")
-LAYERS = re.compile(r"\b(?:nn\.(?!Sequential|Module)\w+|up|down)\(")
+LAYERS = re.compile(r"\b(?:nn\.(?!Sequential|Module)\w+|up|down|double)\(")
 
 
 @each_net
@@ -70,9 +75,9 @@ def test_generators_make_images_in_range_and_discriminators_one_logit_an_image(k
 def test_init_weights_is_no_empty_gesture(kind, keywords, shape, parameters):
     torch.manual_seed(0)
     net = kind(**keywords)
-    (dcgan_mnist if kind.__module__ == "dcgan_mnist" else dcgan_celeba).init_weights(net)
+    inspect.getmodule(kind).init_weights(net)
     weighted = [layer for layer in net.modules() if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))]
-    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    norms = [layer for layer in net.modules() if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))]
     for layer in weighted:
         assert layer.weight.std().item() == pytest.approx(0.02, rel=4 / layer.weight.numel() ** 0.5)
         assert abs(layer.weight.mean().item()) < 5 * 0.02 / layer.weight.numel() ** 0.5

@@ -9,6 +9,7 @@ from torch import nn
 import dcgan_celeba
 import dcgan_mnist
 import gan_mnist_mlp
+import wgan_celeba
 
 
 class Game:
@@ -21,11 +22,16 @@ class Game:
         self.z, self.real = torch.randn(8, latent_dim), torch.rand(8, *shape)
 
     def step_D(self):
+        if self.script is wgan_celeba:
+            loss, real, fake = self.script.step_D(self.G, self.D, self.opt_D, self.real, self.z, "minimax")
+            return loss, real.sigmoid().mean(), fake.sigmoid().mean()
         if self.script is dcgan_mnist:
             return self.script.step_D(self.D, self.opt_D, self.real, self.G(self.z).detach())
         return self.script.step_D(self.G, self.D, self.opt_D, self.real, self.z)
 
     def step_G(self):
+        if self.script is wgan_celeba:
+            return self.script.step_G(self.G, self.D, self.opt_G, self.z, "minimax")
         return self.script.step_G(self.G, self.D, self.opt_G, self.G(self.z) if self.script is dcgan_mnist else self.z)
 
 
@@ -36,6 +42,7 @@ GAMES = {
     "lab vanilla": lambda: Game(dcgan_celeba, dcgan_celeba.VanillaGenerator(ngf=8), dcgan_celeba.Discriminator(ndf=8), 100, (3, 64, 64), halves=2),
     "lab dcgan": lambda: Game(dcgan_celeba, dcgan_celeba.DCGANGenerator(ngf=4), dcgan_celeba.Discriminator(ndf=8), 100, (3, 64, 64), halves=2),
     "lab mnist": lambda: Game(dcgan_celeba, dcgan_celeba.VanillaGenerator(ngf=8, size=28), dcgan_celeba.Discriminator(ndf=8, size=28), 100, (1, 28, 28), halves=2),
+    "assignment minimax": lambda: Game(wgan_celeba, wgan_celeba.Generator(ngf=8), wgan_celeba.Discriminator(ndf=8), 100, (3, 64, 64), halves=2),
 }
 
 
