@@ -1,0 +1,229 @@
+"""The latent explorer, on checkpoints of every training script with narrow nets."""
+import csv
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+import dcgan_celeba
+import dcgan_mnist
+import explore_latent as script
+import gan_mnist_mlp
+import wgan_celeba
+
+# name -> (script, class, its keywords, other flags of the run)
+KINDS = {
+    "zeros": (gan_mnist_mlp, "Generator", {"latent_dim": 64}),
+    "blog mlp": (dcgan_mnist, "MLPGenerator", {"latent_dim": 100, "ngf": 16}),
+    "blog dcgan": (dcgan_mnist, "DCGANGenerator", {"latent_dim": 128, "ngf": 8}),
+    "lab vanilla": (dcgan_celeba, "VanillaGenerator", {"latent_dim": 100, "ngf": 8, "size": 64}),
+    "lab mnist": (dcgan_celeba, "VanillaGenerator", {"latent_dim": 100, "ngf": 8, "size": 28}),
+    "lab dcgan": (dcgan_celeba, "DCGANGenerator", {"latent_dim": 100, "ngf": 4}),
+    "wgan": (wgan_celeba, "Generator", {"latent_dim": 100, "ngf": 8, "upsample": "bilinear"}),
+}
+
+
+def write_checkpoint(kind="zeros", **changes):
+    """An untrained generator with lively weights, as its script would save it."""
+    module, name, keywords = KINDS[kind]
+    torch.manual_seed(0)
+    G = getattr(module, name)(**keywords)
+    for weight in G.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=2 / weight[0].numel() ** 0.5)
+    saved = {"script": module.__name__, "args": {}, "generator": {"class": name, **keywords}, "G": G.state_dict(), "step": 1, "epoch": 1, **changes}
+    torch.save(saved, "checkpoint.pt")
+    return G.eval(), keywords["latent_dim"]
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return numpy.asarray(image.convert("RGB")).astype(int)
+
+
+def cells(path, size, columns):
+    """The pictures of a grid, in order: a list of arrays (size, size, 3)."""
+    grid = pixels(path)
+    rows = (grid.shape[0] - 2) // (size + 2)
+    return [grid[2 + r * (size + 2):, 2 + c * (size + 2):][:size, :size] for r in range(rows) for c in range(columns)]
+
+
+def as_pixels(images):
+    return ((images + 1) * 127.5).round().clamp(0, 255).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy().astype(int)
+
+
+# ------------------------------------------------------------------------------------------------------------- every script
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_command_works_on_every_scripts_checkpoint(kind):
+    _, latent_dim = write_checkpoint(kind)
+    script.main(["checkpoint.pt", "sample", "--seeds", "0-8", "--each"])
+    script.main(["checkpoint.pt", "play", "--seeds", "1"])
+    script.main(["checkpoint.pt", "walk", "--seeds", "1,2", "--frames", "4", "--space", "all"])
+    size = 64 if kind in ("lab vanilla", "lab dcgan", "wgan") else 28
+    assert pixels("explore/sample.png").shape == (3 * (size + 2) + 2, 3 * (size + 2) + 2, 3)
+    assert sorted(path.name for path in Path("explore/sample").iterdir()) == [f"{seed:06d}.png" for seed in range(9)]
+    assert pixels("explore/sample/000004.png").shape == (size, size, 3)
+    assert pixels("explore/play_1.png").shape[0] == latent_dim * (size + 2) + 2
+    assert pixels("explore/play_1_top.png").shape == (10 * (size + 2) + 2, 11 * (size + 2) + 2, 3)
+    assert pixels("explore/walk_1-2_all.png").shape == (3 * (size + 2) + 2, 4 * (size + 2) + 2, 3)
+    assert {"walk_1-2_all.gif", "walk_1-2_all.mp4"} <= {path.name for path in Path("explore").iterdir()}
+
+
+# ------------------------------------------------------------------------------------------------------------------- seeds
+def test_a_seed_is_the_same_picture_in_every_list_and_command():
+    G, latent_dim = write_checkpoint("blog dcgan")
+    script.main(["checkpoint.pt", "sample", "--seeds", "0-41,42", "--out", "many", "--each"])
+    script.main(["checkpoint.pt", "sample", "--seeds", "42", "--out", "one", "--each"])
+    with torch.no_grad():
+        expected = as_pixels(G(torch.randn(1, latent_dim, generator=torch.Generator().manual_seed(42))))[0]
+    for path in ("many/sample/000042.png", "one/sample/000042.png"):
+        assert abs(pixels(path) - expected).max() <= 1
+    script.main(["checkpoint.pt", "play", "--seeds", "42", "--out", "play"])
+    assert abs(cells("play/play_42.png", 28, 3)[0] - expected).max() <= 1
+    script.main(["checkpoint.pt", "walk", "--seeds", "7,42", "--out", "walk"])
+    assert abs(cells("walk/walk_7-42_latent.png", 28, 11)[-1] - expected).max() <= 1
+
+
+def test_seed_lists():
+    assert script.parse_seeds("0-3,8") == [0, 1, 2, 3, 8] and script.parse_seeds("5") == [5] and script.parse_seeds("1, 2") == [1, 2]
+
+
+# -------------------------------------------------------------------------------------------------------------------- walks
+@pytest.mark.parametrize("space", ["latent", "sphere"])
+@pytest.mark.parametrize("frames", [2, 7, 50])
+def test_a_walk_begins_and_ends_at_exactly_the_two_zs(space, frames):
+    seen = []
+
+    class G(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, z):
+            seen.append(z)
+            return z.view(-1, 1, 1, 100)
+
+    a, b = script.z_of(3, 100), script.z_of(9, 100)
+    assert len(script.leg(G(), space, a, b, frames)) == frames
+    z = torch.cat(seen)
+    assert torch.equal(z[0], a) and torch.equal(z[-1], b)
+
+
+def test_the_arc_keeps_the_length_that_the_line_loses():
+    a, b, t = script.z_of(0, 1000), script.z_of(1, 1000), torch.tensor([[0.5]])
+    length = a.norm().item()
+    assert script.slerp(a, b, t).norm().item() == pytest.approx(length, rel=0.05)
+    assert torch.lerp(a, b, t[0]).norm().item() == pytest.approx(length / 2**0.5, rel=0.05)
+    for parallel in (a, 2 * a, -a):
+        assert script.slerp(a, parallel, t).isfinite().all()
+
+
+def test_the_screen_walk_is_a_cross_fade_and_the_latent_walk_is_not():
+    write_checkpoint("blog dcgan")
+    script.main(["checkpoint.pt", "walk", "--seeds", "0,1", "--frames", "11", "--space", "all"])
+    pictures = cells("explore/walk_0-1_all.png", 28, 11)
+    latent, sphere, screen = pictures[:11], pictures[11:22], pictures[22:]
+    ghost = (screen[0] + screen[10]) / 2
+    assert abs(screen[5] - ghost).max() <= 1
+    assert abs(latent[5] - ghost).mean() > 5 and abs(sphere[5] - ghost).mean() > 5
+    for end in (0, 10):
+        assert abs(latent[end] - screen[end]).max() <= 1 and abs(sphere[end] - screen[end]).max() <= 1
+
+
+def gif_milliseconds(path):
+    with Image.open(path) as gif:
+        return sum(gif.seek(i) or gif.info["duration"] for i in range(gif.n_frames))
+
+
+def mp4_pictures(path):
+    import av
+
+    with av.open(str(path)) as video:
+        stream = video.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.width % 2 == 0 and stream.height % 2 == 0
+        return [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(stream)]
+
+
+def test_films_go_there_and_back_and_a_tour_closes():
+    G, _ = write_checkpoint("blog dcgan")
+    script.main(["checkpoint.pt", "walk", "--seeds", "0,1", "--frames", "10"])
+    assert gif_milliseconds("explore/walk_0-1_latent.gif") == 18 * 50  # 10 there, 8 back: the ends are shown once
+    film = mp4_pictures("explore/walk_0-1_latent.mp4")
+    assert len(film) == 18
+    there, back = film[1:9], film[:9:-1]
+    assert max(abs(a - b).mean() for a, b in zip(there, back)) < 4
+    script.main(["checkpoint.pt", "walk", "--seeds", "0,1,2", "--frames", "10"])
+    assert len(mp4_pictures("explore/walk_0-1-2_latent.mp4")) == 27
+    assert gif_milliseconds("explore/walk_0-1-2_latent.gif") == 27 * 50
+    first = as_pixels(script.images_of(G, script.z_of(0, 128).unsqueeze(0)))[0]
+    scale = film[0].shape[0] // 28
+    assert abs(film[0][scale // 2::scale, scale // 2::scale] - first).mean() < 10, "the film begins at the first seed"
+
+
+def test_the_gif_of_a_generator_that_always_draws_the_same_lasts_as_long():
+    G, _ = write_checkpoint()
+    torch.nn.init.zeros_(G.layers[0].weight)
+    saved = torch.load("checkpoint.pt", weights_only=True)
+    torch.save({**saved, "G": G.state_dict()}, "checkpoint.pt")
+    script.main(["checkpoint.pt", "walk", "--seeds", "0,1", "--frames", "20"])
+    assert gif_milliseconds("explore/walk_0-1_latent.gif") == 38 * 50
+    assert len(mp4_pictures("explore/walk_0-1_latent.mp4")) == 38
+
+
+# --------------------------------------------------------------------------------------------------------------------- play
+def test_the_ranking_agrees_with_a_recomputation():
+    G, latent_dim = write_checkpoint("blog mlp")
+    script.main(["checkpoint.pt", "play", "--seeds", "5", "--value", "2.5"])
+    with open("explore/play_5.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(int(row["dimension"]) for row in rows) == list(range(latent_dim))
+    z = script.z_of(5, latent_dim)
+    with torch.no_grad():
+        original = G(z.unsqueeze(0))
+        for row in rows[:3] + rows[-3:]:
+            for sign, name in [(1, "change_plus"), (-1, "change_minus")]:
+                changed = z.clone()
+                changed[int(row["dimension"])] = sign * 2.5
+                assert float(row[name]) == pytest.approx((G(changed.unsqueeze(0)) - original).abs().mean().item(), rel=1e-3)
+            assert float(row["change"]) == pytest.approx((float(row["change_plus"]) + float(row["change_minus"])) / 2, rel=1e-4)
+    changes = [float(row["change"]) for row in rows]
+    assert changes == sorted(changes, reverse=True) and changes[0] > 1.5 * changes[-1]
+    pictures = cells("explore/play_5.png", 28, 3)
+    assert all((pictures[3 * i] == pictures[0]).all() for i in range(latent_dim)), "the original on the left of every row"
+    top = int(rows[0]["dimension"])
+    sweep = cells("explore/play_5_top.png", 28, 11)[:11]
+    assert abs(sweep[10] - pictures[3 * top + 1]).max() <= 1 and abs(sweep[0] - pictures[3 * top + 2]).max() <= 1
+
+
+# ---------------------------------------------------------------------------------------------------------------- bad input
+def test_bad_input_gets_one_line(stops):
+    write_checkpoint()
+    for words, part in [
+        (["checkpoint.pt"], "command"), (["checkpoint.pt", "fly"], "fly"), (["nowhere.pt", "sample"], "nowhere.pt"), ([], "checkpoint"),
+        (["checkpoint.pt", "sample", "--seeds", "a"], "--seeds a"), (["checkpoint.pt", "sample", "--seeds", "5-3"], "--seeds 5-3"),
+        (["checkpoint.pt", "sample", "--seeds", ""], "--seeds"), (["checkpoint.pt", "sample", "--seeds", "0-"], "--seeds 0-"),
+        (["checkpoint.pt", "sample", "--seeds", "0-9999999999"], "--seeds"), (["checkpoint.pt", "sample", "--seeds", "99999999999999999999"], "--seeds"),
+        (["checkpoint.pt", "walk", "--seeds", "1"], "two seeds"), (["checkpoint.pt", "walk", "--frames", "1"], "two frames"),
+        (["checkpoint.pt", "play", "--value", "0"], "--value"), (["checkpoint.pt", "walk", "--space", "outer"], "--space"),
+        (["checkpoint.pt", "sample", "--out", "checkpoint.pt"], "checkpoint.pt"), (["checkpoint.pt", "sample", "--device", "warp"], "--device warp"),
+    ]:
+        assert part in stops(script.main, words), words
+    assert sorted(path.name for path in Path().iterdir()) == ["checkpoint.pt"]
+
+
+def test_checkpoints_of_something_else_get_one_line(stops):
+    for changes, part in [
+        ({"script": "os"}, "no generator of these scripts"), ({"generator": {"class": "Discriminator", "latent_dim": 64}}, "no generator"),
+        ({"generator": {"class": "__init__", "latent_dim": 64}}, "no generator"), ({"generator": {"latent_dim": 64}}, "no generator"),
+        ({"generator": {"class": "Generator", "latent_dim": 32}}, "does not fit"), ({"generator": {"class": "Generator", "depth": 3}}, "does not fit"),
+        ({"G": {}}, "does not fit"),
+    ]:
+        write_checkpoint(**changes)
+        assert part in stops(script.main, ["checkpoint.pt", "sample"]), changes
+    Path("evil.py").write_text("raise SystemExit('executed')")
+    write_checkpoint(script="evil")
+    assert "no generator" in stops(script.main, ["checkpoint.pt", "sample"]) and "evil" not in sys.modules
