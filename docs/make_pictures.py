@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from PIL import Image
+from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,8 +23,11 @@ RUNS = {
     "blog-dcgan": "dcgan_mnist.py --epochs 16",
     "blog-mlp": "dcgan_mnist.py --model mlp --epochs 16",
     "lab-mnist": "dcgan_celeba.py --dataset mnist",
-    "lab-vanilla": "dcgan_celeba.py --generator vanilla --ngf 32 --ndf 32 --epochs 10",
     "lab-dcgan": "dcgan_celeba.py --generator dcgan --ngf 32 --ndf 32 --epochs 10",
+    "lab-vanilla": "dcgan_celeba.py --generator vanilla --ngf 32 --ndf 32 --epochs 10 --compare runs/docs/lab-dcgan",
+    "wgan": "wgan_celeba.py --loss wgan --ngf 16 --ndf 16 --epochs 30",
+    "minimax": "wgan_celeba.py --loss minimax --ngf 16 --ndf 16 --epochs 12",
+    "lsgan": "wgan_celeba.py --loss lsgan --ngf 16 --ndf 16 --epochs 12",
 }
 
 
@@ -41,6 +46,49 @@ def in_time(run, epochs, rows, columns, size):
     return strip
 
 
+def last(run, rows, columns, size):
+    """The first rows x columns samples of the last epoch."""
+    count = len(list((ROOT / "runs/docs" / run / "samples").glob("step_*.png")))
+    return in_time(run, [count - 1], rows, columns, size)
+
+
+def below(*pictures):
+    """Pictures under one another."""
+    stack = Image.new("RGB", (max(picture.width for picture in pictures), sum(picture.height + 8 for picture in pictures) - 8), "white")
+    for i, picture in enumerate(pictures):
+        stack.paste(picture, (0, sum(other.height + 8 for other in pictures[:i])))
+    return stack
+
+
+def walk(run):
+    """The latent and the screen walk of explore_latent.py between seeds 140 and 180."""
+    folder = ROOT / "runs/docs" / run
+    subprocess.run([sys.executable, "explore_latent.py", str(folder / "checkpoint.pt"), "walk", "--seeds", "140,180", "--space", "all"], cwd=ROOT, check=True)
+    strip = Image.open(folder / "explore/walk_140-180_all.png")
+    row = (strip.height - 2) // 3  # latent, sphere, screen
+    return below(strip.crop((0, 0, strip.width, row + 2)), strip.crop((0, 2 * row, strip.width, strip.height)))
+
+
+def upsampling(run):
+    """The assignment's figures 1 to 3, after Odena et al. 2016: a ramp, enlarged twice in four ways by kernels of ones."""
+    from matplotlib.figure import Figure
+
+    ramp, ones = torch.arange(1.0, 9).view(1, 1, 8), torch.ones(1, 1, 4)
+    outputs = {
+        "deconvolution, kernel 4, stride 2: even": F.conv_transpose1d(ramp, ones / 2, stride=2, padding=1),
+        "deconvolution, kernel 3, stride 2: checkered": F.conv_transpose1d(ramp, ones[..., :3] / 1.5, stride=2, padding=1, output_padding=1),
+        "nearest, then convolution, kernel 3: even": F.conv1d(F.interpolate(ramp, scale_factor=2), ones[..., :3] / 3, padding=1),
+        "bilinear, then convolution, kernel 3: even": F.conv1d(F.interpolate(ramp, scale_factor=2, mode="linear"), ones[..., :3] / 3, padding=1),
+    }
+    figure = Figure(figsize=(11, 2.4), layout="constrained")
+    for axes, (title, output) in zip(figure.subplots(1, 4, sharey=True), outputs.items()):
+        axes.bar(range(16), output.flatten().tolist(), width=1, edgecolor="white", color="tab:blue")
+        axes.set_title(title, fontsize=8)
+        axes.set_xticks([])
+    figure.savefig(ROOT / "docs/upsampling.png", dpi=90)
+    return Image.open(ROOT / "docs/upsampling.png").convert("RGB").quantize(32)
+
+
 # picture -> the run it comes from, and how
 PICTURES = {
     "zeros-modes.png": ("zeros", lambda run: copy(run, "modes.png").convert("RGB").quantize(64)),
@@ -51,17 +99,24 @@ PICTURES = {
     "lab-mnist-samples.png": ("lab-mnist", lambda run: in_time(run, [1, 2, 3, 4, 5], rows=5, columns=5, size=28).quantize(24)),
     "lab-vanilla-samples.png": ("lab-vanilla", lambda run: in_time(run, [1, 3, 5, 10], rows=3, columns=4, size=64).quantize(128)),
     "lab-dcgan-samples.png": ("lab-dcgan", lambda run: in_time(run, [1, 3, 5, 10], rows=3, columns=4, size=64).quantize(128)),
+    "upsampling.png": (None, upsampling),
+    "minimax-over-wgan.png": ("wgan", lambda run: below(last("minimax", 2, 10, 64), last(run, 2, 10, 64)).quantize(128)),
+    "lsgan-samples.png": ("lsgan", lambda run: last(run, 2, 10, 64).quantize(128)),
+    "walk-minimax-over-wgan.png": ("wgan", lambda run: below(walk("minimax"), walk(run)).quantize(128)),
+    "wgan-losses.png": ("wgan", lambda run: copy(run, "losses.png").convert("RGB").quantize(64)),
+    "lab-comparison.png": ("lab-vanilla", lambda run: copy(run, "losses_comparison.png").convert("RGB").quantize(64)),
 }
 
 
 def main():
     for name, (run, draw) in PICTURES.items():
         if name.startswith(tuple(sys.argv[1:] or [""])):
-            out = ROOT / "runs/docs" / run
-            if not (out / "training.gif").exists():
-                subprocess.run([sys.executable, *shlex.split(RUNS[run]), "--out", str(out)], cwd=ROOT, check=True)
+            for needed in [run] if run != "wgan" else ["minimax", "wgan"]:
+                out = ROOT / "runs/docs" / str(needed)
+                if needed and not (out / "training.gif").exists():
+                    subprocess.run([sys.executable, *shlex.split(RUNS[needed]), "--out", str(out)], cwd=ROOT, check=True)
             draw(run).save(ROOT / "docs" / name, optimize=True)
-            print(f"docs/{name}: python {RUNS[run]}")
+            print(f"docs/{name}" + (f": python {RUNS[run]}" if run else ""))
 
 
 if __name__ == "__main__":
