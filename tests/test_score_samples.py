@@ -1,0 +1,170 @@
+"""The scores, on probabilities and Gaussians whose answers are known, and the table on small datasets."""
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_mnist
+from PIL import Image
+from test_explore_latent import write_checkpoint
+
+import common
+import score_samples as script
+
+
+def one_hot(labels, classes=10):
+    return torch.nn.functional.one_hot(torch.as_tensor(labels), classes).double()
+
+
+# ------------------------------------------------------------------------------------------------ Inception and Mode score
+def test_sure_and_varied_samples_score_as_many_as_there_are_classes():
+    p = one_hot(torch.arange(1000) % 10)
+    assert script.inception_score(p) == pytest.approx(10)
+    assert script.inception_score(one_hot(torch.arange(1000) % 4)) == pytest.approx(4)
+
+
+def test_samples_that_are_all_alike_or_all_unsure_score_one():
+    assert script.inception_score(one_hot([3] * 100)) == pytest.approx(1)
+    assert script.inception_score(torch.full((100, 10), 0.1, dtype=torch.float64)) == pytest.approx(1)
+
+
+def test_the_inception_score_of_a_hand_made_table():
+    p = torch.tensor([[0.9, 0.1], [0.3, 0.7]], dtype=torch.float64)  # p(y) = [0.6, 0.4]
+    kl = (0.9 * torch.tensor(0.9 / 0.6).log() + 0.1 * torch.tensor(0.1 / 0.4).log() + 0.3 * torch.tensor(0.3 / 0.6).log() + 0.7 * torch.tensor(0.7 / 0.4).log()) / 2
+    assert script.inception_score(p) == pytest.approx(kl.exp().item(), rel=1e-6)
+
+
+def test_with_the_reals_class_frequencies_mode_score_is_inception_score_and_else_less():
+    p = torch.rand(500, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 8
+    p = p / p.sum(dim=1, keepdim=True)
+    assert script.mode_score(p, p.mean(dim=0)) == pytest.approx(script.inception_score(p))
+    other = torch.arange(1, 11) / 55
+    assert script.mode_score(p, other.double()) < 0.95 * script.inception_score(p)
+
+
+def test_collapse_on_one_class_scores_that_classs_real_share():
+    p_real = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    for kind in range(4):
+        p = one_hot([kind] * 50, classes=4)
+        assert script.inception_score(p) == pytest.approx(1) and script.mode_score(p, p_real) == pytest.approx(p_real[kind].item())
+
+
+# ------------------------------------------------------------------------------------------------------- Frechet distance
+def gaussian(mean, cov, n, seed):
+    """Samples whose mean and covariance are exactly the given ones."""
+    x = torch.randn(n, len(mean), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = x - x.mean(dim=0)
+    x = x @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T))).T
+    return x @ torch.linalg.cholesky(cov).T + mean
+
+
+def test_frechet_distance_of_gaussians_in_closed_form():
+    mean_a, mean_b = torch.zeros(3, dtype=torch.float64), torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    var_a, var_b = torch.tensor([1.0, 4.0, 9.0], dtype=torch.float64), torch.tensor([4.0, 1.0, 0.25], dtype=torch.float64)
+    a, b = gaussian(mean_a, var_a.diag(), 500, 0), gaussian(mean_b, var_b.diag(), 400, 1)
+    expected = mean_b.square().sum() + (var_a.sqrt() - var_b.sqrt()).square().sum()
+    assert script.frechet_distance(a, b) == pytest.approx(expected.item(), rel=1e-6)
+    assert script.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert script.frechet_distance(a, a + mean_b) == pytest.approx(mean_b.square().sum().item(), rel=1e-6)
+
+
+def test_the_root_by_eigenvalues_agrees_with_the_root_by_symmetric_matrices():
+    x = torch.randn(300, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mix = torch.randn(40, 40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    a, b = x, x.flip(0).square() @ mix
+
+    def root(matrix):
+        values, vectors = torch.linalg.eigh(matrix)
+        return vectors @ values.clamp(min=0).sqrt().diag() @ vectors.T
+
+    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
+    other = (a.mean(0) - b.mean(0)).square().sum() + (cov_a + cov_b - 2 * root(root(cov_a) @ cov_b @ root(cov_a))).trace()
+    assert script.frechet_distance(a, b) == pytest.approx(other.item(), rel=1e-6)
+
+
+def test_classes_count_from_a_fifth_of_the_real_share():
+    p_real = torch.full((4,), 0.25, dtype=torch.float64)
+    labels = [0] * 90 + [1] * 6 + [2] * 4  # a fifth of 25% is 5%
+    row = script.score(one_hot(labels, 4)[torch.randperm(100)], torch.randn(100, 3), p_real, torch.randn(100, 3))
+    assert row["classes"] == 2 and [row[f"share_{i}"] for i in range(4)] == pytest.approx([0.9, 0.06, 0.04, 0])
+
+
+# --------------------------------------------------------------------------------------------------------------- the table
+def make_run(folder, kind, dataset, **changes):
+    write_checkpoint(kind, args={"dataset": dataset}, **changes)
+    Path(folder).mkdir()
+    Path("checkpoint.pt").rename(f"{folder}/checkpoint.pt")
+    return f"{folder}/checkpoint.pt"
+
+
+def test_the_table_stands_between_the_reals_and_one_sample_repeated(capsys):
+    write_mnist("data", count=210)
+    runs = [make_run("a", "zeros", "mnist"), make_run("b", "blog dcgan", "mnist")]
+    script.main([*runs, "--n", "80"])
+    with open("a/scores/scores.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["real", "a", "b", "one sample repeated"]
+    floor = rows[-1]
+    assert float(floor["inception_score"]) == pytest.approx(1, abs=1e-4) and floor["classes"] == "1"
+    for row in rows:
+        assert sum(float(row[f"share_{i}"]) for i in range(10)) == pytest.approx(1, abs=1e-4)
+    assert float(rows[0]["frechet_distance"]) < float(floor["frechet_distance"])
+    assert "not the published FID" in capsys.readouterr().out
+    for name, size in {"neighbours_a.png": (242, 62), "neighbours_b.png": (242, 62)}.items():
+        with Image.open(f"a/scores/{name}") as picture:
+            assert picture.size == size
+    assert Path("a/scores/scores.png").exists()
+
+
+def test_the_classifier_is_kept_beside_the_data_until_the_data_changes(capsys):
+    write_mnist("data", count=210)
+    run = make_run("a", "zeros", "mnist")
+    script.main([run, "--n", "40"])
+    assert "new classifier" in capsys.readouterr().out and Path("data/classifier_mnist.pt").exists()
+    script.main([run, "--n", "40"])
+    assert "new classifier" not in capsys.readouterr().out
+    write_mnist("other", count=210, seed=1)
+    Path("data/classifier_mnist.pt").rename("other/classifier_mnist.pt")
+    script.main([run, "--n", "40", "--data", "other"])
+    assert "new classifier" in capsys.readouterr().out
+
+
+def test_the_classifier_learns_the_kinds_of_toy_faces(monkeypatch, capsys):
+    faces = common.toy_faces(1400)
+    monkeypatch.setattr(common, "toy_faces", lambda: faces)
+    script.main([make_run("run", "lab vanilla", "toy"), "--n", "400"])
+    text = capsys.readouterr().out
+    assert float(text.partition("right on ")[2].partition("%")[0]) > 95
+    with open("run/scores/scores.csv") as file:
+        real = next(csv.DictReader(file))
+    assert float(real["inception_score"]) > 6.5 and real["classes"] == "8"
+
+
+def test_celeba_is_scored_with_inception_weights_from_a_file(stops, monkeypatch):
+    from test_faces import write_pictures
+    from torchvision.models import inception_v3
+
+    write_pictures("data/celeba", 45, size=(64, 64))
+    run = make_run("run", "wgan", "celeba")
+    Path("weights.pth").write_bytes(b"none")
+    assert f"put {script.INCEPTION_WEIGHTS} into" in stops(script.main, [run, "--n", "40", "--weights", "weights.pth"])
+    import urllib.request
+
+    monkeypatch.setenv("TORCH_HOME", str(Path.cwd() / "hub"))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("no network")))
+    assert "or name it with --weights" in stops(script.main, [run, "--n", "40"])
+    torch.save(inception_v3(weights=None, init_weights=False).state_dict(), "weights.pth")
+    net = script.Inception("weights.pth").eval()
+    assert not net.net.transform_input
+    with torch.no_grad():
+        p, features = script.judge(net, torch.rand(2, 3, 64, 64) * 2 - 1)
+    assert p.shape == (2, 1000) and features.shape == (2, 2048) and p.sum(dim=1).tolist() == pytest.approx([1, 1])
+
+
+# ---------------------------------------------------------------------------------------------------------------- bad input
+def test_bad_input_gets_one_line(stops):
+    toy, digits = make_run("toy", "zeros", "toy"), make_run("digits", "blog mlp", "mnist")
+    fashion = make_run("fashion", "blog mlp", "fashion")
+    for words, part in [([], "CHECKPOINT"), ([toy], "toy zeros"), ([digits, fashion], "cannot be compared"), ([digits, "--n", "10"], "--n 10"),
+                        ([digits, "--n", "x"], "--n"), (["nowhere.pt"], "nowhere.pt"), ([digits, "--data", "empty"], "cannot load MNIST")]:
+        assert part in stops(script.main, words), words
