@@ -14,7 +14,9 @@ sys.path.insert(0, str(ROOT))
 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")  # a broadcast of (B, 1) against (B,) in a loss only warns
-    config.addinivalue_line("markers", "slow: run with -m slow")
+    config.addinivalue_line("markers", "slow: takes minutes; runs only when asked for with -m slow")
+    if not config.option.markexpr:
+        config.option.markexpr = "not slow"
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 SCRIPTS = sorted(path for path in ROOT.glob("*.py") if path.name != "common.py")
+TRAINING = [path for path in SCRIPTS if path.stem not in ("explore_latent", "score_samples")]
 README = (ROOT / "README.md").read_text()
 by_name = pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 
@@ -31,18 +32,20 @@ def test_scripts_stay_small(path):
 
 
 def test_common_stays_small():
-    assert code_lines(ROOT / "common.py") <= 250
+    assert code_lines(ROOT / "common.py") <= 360
 
 
 def flags_of(path):
-    return re.findall(r'add_argument\("--([a-z0-9-]+)"', path.read_text())
+    """The flags that a script declares, those that every training script gets from common.py included."""
+    files = [path, ROOT / "common.py"] if path in TRAINING else [path]
+    return re.findall(r'add_argument\("--([a-z0-9-]+)"', "".join(file.read_text() for file in files))
 
 
 @by_name
 def test_no_dead_flags(path):
     """Every flag that a script declares is read somewhere."""
     source = path.read_text() + (ROOT / "common.py").read_text()
-    for flag in flags_of(path) + flags_of(ROOT / "common.py"):
+    for flag in flags_of(path):
         assert re.search(rf"\bargs\.{flag.replace('-', '_')}\b", source), f"--{flag} is declared but never read"
 
 
@@ -50,8 +53,7 @@ def test_flags_and_scripts_in_the_readme_exist():
     for line in README.splitlines():
         for script, rest in re.findall(r"python3? (\w+\.py)([^`\n#]*)", line):
             assert (ROOT / script).exists(), script
-            known = set(flags_of(ROOT / script) + flags_of(ROOT / "common.py"))
-            assert set(re.findall(r"--([a-z][a-z0-9-]*)", rest)) <= known | {"help"}, line
+            assert set(re.findall(r"--([a-z][a-z0-9-]*)", rest)) <= {*flags_of(ROOT / script), "help"}, line
 
 
 def test_pictures_in_the_readme_exist_and_are_small():
@@ -65,7 +67,7 @@ def test_ci_runs_the_readmes_test_command():
     assert command.strip() in (ROOT / ".ci/run").read_text()
 
 
-@by_name
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_a_training_script_imports_only_common(path):
     imported = {name.split(".")[0] for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))
                 for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module])}
