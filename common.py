@@ -148,53 +148,61 @@ def toy_zeros(count=5923):
     return (255 * ink).round().to(torch.uint8)
 
 
-def load_faces(root, limit=None):
-    """CelebA, or anybody's pictures: uint8 (N, 3, 64, 64), sorted by file name.
+def find_pictures(root):
+    """Find the pictures below root/celeba, or below root: at any depth, or in an img_align_celeba.zip; root may be a zip itself.
 
-    Takes the pictures at any depth below root/celeba, or below root; else those in an img_align_celeba.zip found there, or in
-    root if that is a zip. Each is cropped to its centre square (178 x 178 in CelebA) and scaled to 64 x 64 with antialiasing.
-    The decoded images are kept beside the files, and decoded again when a file changes. `limit`: the first N, not kept.
+    Returns the folder, the names in alphabetical order, and the open ZipFile or None.
     """
     def pictures(names):
         return sorted(name for name in names if name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
                       and "__MACOSX" not in name and not os.path.basename(name).startswith("."))
 
-    def decode(name):
+    folder = Path(root, "celeba") if Path(root, "celeba").exists() else Path(root)
+    if names := pictures(os.path.join(parent, name) for parent, _, files in os.walk(folder) for name in files):
+        return folder, names, None
+    for path in [folder] if folder.is_file() else sorted(folder.rglob("img_align_celeba.zip")):
         try:
-            with Image.open(archive.open(name) if archive else name) as image:
-                image.draft("RGB", (128, 128))  # a JPEG decodes faster at half size, where that leaves at least 128 pixels
-                face = ImageOps.fit(image.convert("RGB"), (64, 64), Image.Resampling.BILINEAR)
-            return torch.from_numpy(numpy.array(face)).permute(2, 0, 1)
-        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError):
-            return None
-
-    folder, archive = Path(root, "celeba") if Path(root, "celeba").exists() else Path(root), None
-    names = pictures(os.path.join(parent, name) for parent, _, files in os.walk(folder) for name in files)
-    sources, home = names, folder
-    if not names:
-        sources = [folder] if folder.is_file() else sorted(folder.rglob("img_align_celeba.zip"))[:1]
-        try:
-            archive = zipfile.ZipFile(sources[0]) if sources else None
-            names, home = pictures(archive.namelist() if archive else []), sources[0].parent if sources else folder
+            archive = zipfile.ZipFile(path)
         except zipfile.BadZipFile:
-            with open(sources[0], "rb") as file:
+            with path.open("rb") as file:
                 page = file.read(200).lstrip().startswith(b"<")
-            fail(f"{sources[0]} is no zip archive" + (" but a web page: Google Drive's quota page, most likely" if page else ", or not all of it"))
-    if not names:
-        fail(f"no pictures in {folder}. CelebA is img_align_celeba.zip (202,599 JPEGs, 1.4 GB) from mmlab.ie.cuhk.edu.hk/projects/CelebA.html, "
-             "or kaggle.com/datasets/jessicali9530/celeba-dataset, or the pictures of huggingface.co/datasets/nielsr/CelebA-faces (parquet): "
-             f"put it, unzipped or not, into {Path(root, 'celeba')}. Or try --dataset toy")
-    stats = [os.stat(source) for source in sources]
+            fail(f"{path} is no whole zip archive" + (" but a web page, most likely Google Drive's quota page" if page else ""))
+        if names := pictures(archive.namelist()):
+            return path.parent, names, archive
+    fail(f"no pictures in {folder}. CelebA is img_align_celeba.zip (202,599 JPEGs, 1.4 GB) from "
+         "mmlab.ie.cuhk.edu.hk/projects/CelebA.html, or kaggle.com/datasets/jessicali9530/celeba-dataset, or the pictures of "
+         f"huggingface.co/datasets/nielsr/CelebA-faces: put it, zipped or not, into {Path(root, 'celeba')}. Or try --dataset toy")
+
+
+def decode_face(file):
+    """A picture's centre square (178 x 178 in CelebA), scaled down with antialiasing: uint8 (3, 64, 64). None if it is broken."""
+    try:
+        with Image.open(file) as image:
+            image.draft("RGB", (128, 128))  # a JPEG decodes faster at half size, where that leaves at least 128 pixels
+            face = ImageOps.fit(image.convert("RGB"), (64, 64), Image.Resampling.BILINEAR)
+        return torch.from_numpy(numpy.array(face)).permute(2, 0, 1)
+    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError):
+        return None
+
+
+def load_faces(root, limit=None):
+    """CelebA, or anybody's pictures (see `find_pictures` and `decode_face`): uint8 (N, 3, 64, 64).
+
+    The decoded images are kept beside the pictures, and decoded again when a file changes. `limit`: the first N, not kept.
+    """
+    folder, names, archive = find_pictures(root)
+    stats = [os.stat(path) for path in ([archive.filename] if archive else names)]
     fingerprint = [len(names), sum(stat.st_size for stat in stats), max(stat.st_mtime for stat in stats)]
     with contextlib.suppress(Exception):  # not kept yet, or not whole: decode
-        kept = torch.load(home / "faces64.pt", weights_only=True, mmap=True)
+        kept = torch.load(folder / "faces64.pt", weights_only=True, mmap=True)
         if kept["fingerprint"] == fingerprint:
             return kept["images"][:limit]
     names, broken, count = names[:limit], [], 0
     images = torch.empty(len(names), 3, 64, 64, dtype=torch.uint8)
     with ThreadPoolExecutor() as pool, tqdm(total=len(names), desc="decoding", disable=None, leave=False) as bar:
         for first in range(0, len(names), 1000):  # a thousand at a time: the memory is that of the result
-            for name, face in zip(names[first:first + 1000], pool.map(decode, names[first:first + 1000])):
+            part = names[first:first + 1000]
+            for name, face in zip(part, pool.map(lambda name: decode_face(archive.open(name) if archive else name), part)):
                 bar.update()
                 if face is None:
                     broken.append(name)
@@ -205,11 +213,11 @@ def load_faces(root, limit=None):
         say = fail if len(broken) > len(names) / 100 else print
         say(f"{len(broken)} of {len(names)} pictures in {folder} are broken: {', '.join(map(os.path.basename, broken[:3]))}")
     images = images[:count]
-    if limit is None and os.access(home, os.W_OK):
-        with replacing(home / "faces64.pt") as file:
+    if limit is None and os.access(folder, os.W_OK):
+        with replacing(folder / "faces64.pt") as file:
             torch.save({"fingerprint": fingerprint, "images": images}, file)
     elif limit is None:
-        print(f"{home} cannot be written, so the decoded images are not kept for the next run")
+        print(f"{folder} cannot be written, so the decoded images are not kept for the next run")
     return images
 
 
@@ -223,13 +231,15 @@ def toy_faces(count=10_000):
     names = ["skin", "length", "width", "jaw", "eyes", "turn", "shade", "red", "green", "blue"]
     factors = dict(zip(names, torch.rand(len(names), 10_000, generator=generator)[:, :count]))  # all uniform in [0, 1]
     labels = torch.randperm(10_000, generator=generator)[:count] % 8
+    colours = torch.tensor([[25.0, 20, 20], [95, 55, 30], [225, 190, 110], [170, 60, 25],  # black, brown, blond, red hair
+                            [110, 70, 45], [250, 215, 190], [150, 40, 50]]).view(-1, 3, 1, 1)  # dark and light skin, lips
     y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
     chunks = []
     for part in torch.arange(len(labels)).split(50):  # 50 faces fit into the processor's cache: eight times faster than 1,000
         skin, length, width, jaw, eyes, turn, shade, *back = (factors[name][part].view(-1, 1, 1, 1) for name in names)
         open_mouth = (labels[part] % 2).view(-1, 1, 1, 1)
-        hair = torch.tensor([[25, 20, 20], [95, 55, 30], [225, 190, 110], [170, 60, 25]])[labels[part] // 2].view(-1, 3, 1, 1) * (0.8 + 0.4 * shade)
-        skin = torch.tensor([[[[110.0]], [[70.0]], [[45.0]]]]).lerp(torch.tensor([[[[250.0]], [[215.0]], [[190.0]]]]), skin)
+        hair = colours[labels[part] // 2] * (0.8 + 0.4 * shade)
+        skin = torch.lerp(colours[4], colours[5], skin)
         turn, width = 0.3 * turn - 0.15, 0.38 + 0.12 * width
         image = 60 + 170 * torch.cat(back, dim=1) * (1 - 0.3 * y)
 
@@ -251,7 +261,7 @@ def toy_faces(count=10_000):
             paint(40.0, 1.2 * turn + 0.19 * side, -0.02, 0.045, 0.045)
             paint(0.6 * hair, turn + 0.19 * side, -0.15, 0.11, 0.025)
         paint(0.8 * skin, 1.4 * turn, 0.17, 0.05, 0.09)  # nose
-        paint(torch.tensor([150.0, 40, 50]).view(3, 1, 1), turn, 0.42, 0.17, 0.035 + 0.075 * open_mouth)
+        paint(colours[6], turn, 0.42, 0.17, 0.035 + 0.075 * open_mouth)
         paint(250.0, turn, 0.385, 0.12, 0.03, where=open_mouth)  # teeth
         chunks.append(image.round().clamp(0, 255).to(torch.uint8))
     return torch.cat(chunks), labels, factors
@@ -316,8 +326,9 @@ def plot_curves(path, table, *panels):
 # -------------------------------------------------------------------------------------------------- a run and its folder
 def default_folders(script):
     """The runs that a script made without --out: number -> folder, for runs/script, runs/script-2, ..."""
-    found = ((re.fullmatch(rf"{re.escape(script)}(?:-(\d+))?", path.parent.name), path.parent) for path in Path("runs").glob("*/checkpoint.pt"))
-    return {int(match[1] or 1): folder for match, folder in found if match}
+    folders = [path.parent for path in Path("runs").glob("*/checkpoint.pt")]
+    matches = [(re.fullmatch(rf"{re.escape(script)}(?:-(\d+))?", folder.name), folder) for folder in folders]
+    return {int(match[1] or 1): folder for match, folder in matches if match}
 
 
 def load_checkpoint(path):
@@ -339,13 +350,15 @@ class Run:
         images: uint8 (N, C, H, W); they move to the training device if they take less than half of its free memory.
         generator: the keywords that G was built with, for whoever rebuilds it from the checkpoint.
         samples: how many pictures to make from the fixed noise after every epoch, a square number.
+        tables: names of more CSV files; the script adds their rows to `rows`, each beginning with its step, and they are kept and
+            resumed like losses.csv.
     """
 
-    def __init__(self, args, saved, images, G, D, opt_G, opt_D, generator, samples=64):
+    def __init__(self, args, saved, images, G, D, opt_G, opt_D, generator, samples=64, tables=()):
         self.args, self.generator = args, generator
         self.parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
         self.step, self.epoch, self.stopping = 0, 0, False
-        self.rows = {"losses.csv": []}  # CSV file -> the rows that wait for the end of the epoch; each begins with its step
+        self.rows = {name: [] for name in ["losses.csv", *tables]}  # the rows that wait for the end of the epoch
         if args.batch_size > len(images):
             fail(f"--batch-size {args.batch_size} is larger than the data, {len(images)} images")
         self.device = next(G.parameters()).device
@@ -390,7 +403,7 @@ class Run:
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             fail(f"the checkpoint in {self.out} does not fit this run: {error}")
         self.step, self.epoch = saved["step"], saved["epoch"]
-        for path in self.out.glob("*.csv"):  # drop the rows written after the checkpoint
+        for path in filter(Path.exists, [self.out / name for name in self.rows]):  # drop the rows written after the checkpoint
             header, *lines = path.read_bytes().splitlines(keepends=True)
             with replacing(path) as file:
                 file.writelines([header] + [line for line in lines if int(line.split(b",")[0]) <= self.step])
@@ -456,7 +469,8 @@ class Run:
         means = []
         for name, rows in self.rows.items():
             columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
-            columns = {key: torch.stack(column).tolist() if torch.is_tensor(column[0]) else column for key, column in columns.items()}
+            for key, column in columns.items():
+                columns[key] = torch.stack(column).tolist() if torch.is_tensor(column[0]) else column
             means += [f"{key} {sum(columns[key]) / len(rows):.3f}" for key in ("loss_d", "loss_g") if key in columns]
             path, lines = self.out / name, list(zip(*columns.values()))
             if rows:
@@ -479,6 +493,7 @@ class Run:
 
     def finish(self, *more_panels):
         """Draw the curves and the film of the samples, from the files: a resumed run shows the whole."""
-        plot_curves(self.out / "losses.png", read_csv(self.out / "losses.csv"), *more_panels, ["loss_d", "loss_g"], ["d_real", "d_fake"])
+        losses = read_csv(self.out / "losses.csv")
+        plot_curves(self.out / "losses.png", losses, *more_panels, ["loss_d", "loss_g"], ["d_real", "d_fake"])
         frames = [Image.open(path).copy() for path in sorted(self.out.glob("samples/step_*.png"))]
         save_gif(self.out / "training.gif", frames, seconds=min(10, len(frames) / 4))

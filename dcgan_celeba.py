@@ -25,8 +25,8 @@ def parse_args(argv):
     parser.add_argument("--generator", choices=["dcgan", "vanilla"], help="None: dcgan, and vanilla for mnist, which has no other")
     parser.add_argument("--ngf", type=int, default=64, help="width of G (the report: 64); 16 for a slow laptop")
     parser.add_argument("--ndf", type=int, default=64, help="width of D (the report: 64); 16 for a slow laptop")
-    parser.add_argument("--lr", type=float, default=2e-4, help="Adam rate of both. The report prints 0.002, 'following Radford et "
-                        "al.', but they used 0.0002, and its logged losses fit that: with 0.002 every face becomes one grey-brown texture")
+    parser.add_argument("--lr", type=float, default=2e-4, help="Adam rate of both. The report prints 0.002, 'following Radford "
+                        "et al.', who used 0.0002; its logged losses fit that, and with 0.002 faces became one grey-brown texture")
     parser.add_argument("--compare", metavar="RUN", help="another run's folder: draw losses_comparison.png")
     args, saved = common.parse(parser, argv)
     args.generator = args.generator or ("vanilla" if args.dataset == "mnist" else "dcgan")
@@ -206,7 +206,7 @@ def main(argv=None):
     for net in (G, D):
         init_weights(net)
         common.place(net, device, args.precision)
-    opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
     run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator=shape)
     print(READING_KEY)
 

@@ -172,7 +172,8 @@ def main(argv=None):
     for net in (G, D):
         init_weights(net)
         common.place(net, device, args.precision)
-    opt_G, opt_D = (torch.optim.AdamW(net.parameters(), lr=args.lr, betas=(0.5, 0.999), weight_decay=1e-5, fused=True) for net in (G, D))
+    opt_G, opt_D = (torch.optim.AdamW(net.parameters(), args.lr, betas=(0.5, 0.999), weight_decay=1e-5, fused=True)
+                    for net in (G, D))
     run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator={"latent_dim": latent_dim, "ngf": args.ngf}, samples=256)
     print(READING_KEY)
 

@@ -36,7 +36,7 @@ def parse_args(argv):
     play.add_argument("--value", type=float, default=3.0, help="3 is three standard deviations (the assignment)")
     walk = commands.add_parser("walk", help="from seed to seed, and back to the first")
     walk.add_argument("--space", default="latent", choices=["latent", "sphere", "screen", "all"],
-                      help="latent: a line between the z's; sphere: an arc; screen: a cross-fade of the pixels; all: one under the other")
+                      help="latent: a line between the z's; sphere: an arc; screen: a cross-fade of the pixels; all: all three")
     walk.add_argument("--frames", type=int, default=50, help="of one leg of the walk, both ends counted (the assignment: 50)")
     for command, seeds in [(sample, "0-63"), (play, "140,180"), (walk, "140,180")]:
         command.error = parser.error

@@ -125,7 +125,10 @@ class Inception(nn.Module):
 
         self.net = inception_v3(weights=None, init_weights=False, transform_input=False)
         try:
-            weights = torch.load(file, weights_only=True) if file else Inception_V3_Weights.DEFAULT.get_state_dict(check_hash=True, weights_only=True)
+            if file:
+                weights = torch.load(file, weights_only=True)
+            else:
+                weights = Inception_V3_Weights.DEFAULT.get_state_dict(check_hash=True, weights_only=True)
             self.net.load_state_dict(weights)
         except Exception as error:  # no file, no network, another file: many types
             common.fail(f"no Inception weights ({str(error).splitlines()[0]}): put {INCEPTION_WEIGHTS} into "
@@ -180,7 +183,7 @@ def judge(net, images):
 
 # --------------------------------------------------------------------------------------------------------------- the table
 def load_reals(saved, data):
-    """The whole dataset that a run was trained on, whatever its --digit or --limit: images uint8 (N, C, H, W), labels (N,) or None."""
+    """The whole dataset of a run, whatever its --digit or --limit: images uint8 (N, C, H, W), labels (N,) or None."""
     dataset = saved["args"]["dataset"]
     if dataset == "celeba":
         return common.load_faces(data), None
@@ -239,12 +242,12 @@ def main(argv=None):
     print(f"{'':24}{'Inception score':>18}{'Mode score':>18}{'Frechet distance¹':>20}{'classes':>12}")
     for name, images in {"real": reals[shuffled[:args.n]], **samples, "one sample repeated": one}.items():
         row = {"name": name, **score(*judge(net, images), p_real, real_features)}
-        print(f"{name[-24:]:24}{row['inception_score']:11.2f} ± {row['inception_std']:.2f}{row['mode_score']:13.2f} ± {row['mode_std']:.2f}"
-              f"{row['frechet_distance']:20.2f}{row['classes']:7} / {int((p_real > 1e-3).sum())}")
+        print(f"{name[-24:]:24}{row['inception_score']:11.2f} ± {row['inception_std']:.2f}{row['mode_score']:13.2f} ± "
+              f"{row['mode_std']:.2f}{row['frechet_distance']:20.2f}{row['classes']:7} / {int((p_real > 1e-3).sum())}")
         rows.append(row)
     print("¹ on the features of this classifier: not the published FID")
     with common.replacing(out / "scores.csv") as file:
-        lines = [rows[0].keys()] + [[f"{value:.6g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+        lines = [rows[0].keys()] + [[value if isinstance(value, str) else f"{value:.6g}" for value in row.values()] for row in rows]
         file.write("".join(",".join(line) + "\n" for line in lines).encode())
     plot_scores(out / "scores.png", rows)
     for name, images in samples.items():

@@ -206,9 +206,9 @@ def main(argv=None):
         init_weights(net)
         common.place(net, device, args.precision)
     if args.loss == "wgan":  # momentum makes the training unstable, as D's task keeps changing (the WGAN paper, section 4)
-        opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), lr=args.lr) for net in (G, D))
+        opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), args.lr) for net in (G, D))
     else:
-        opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
+        opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
     run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator=shape)
     print(READING_KEY[args.loss])
 

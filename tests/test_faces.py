@@ -125,6 +125,21 @@ def test_a_folder_that_cannot_be_written_is_said(monkeypatch, capsys):
     assert "not kept" in capsys.readouterr().out and not Path("plain/faces64.pt").exists()
 
 
+def test_a_full_disk_keeps_the_images_that_were_kept_before(stops, monkeypatch):
+    write_pictures("plain", 3)
+    common.load_faces("plain")
+    kept = Path("plain/faces64.pt").read_bytes()
+    write_pictures("plain", 4)
+
+    def full(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert "faces64.pt: [Errno 28]" in stops(lambda argv: common.load_faces(argv[0]), ["plain"], status=1)
+    assert Path("plain/faces64.pt").read_bytes() == kept and not list(Path("plain").glob("*.tmp"))
+
+
 def test_memory_is_that_of_the_result():
     """Twice the pictures take at most the memory of the images that were added, and some noise."""
     write_pictures("small", 1500)
@@ -166,7 +181,7 @@ def test_a_web_page_saved_as_zip_is_called_that(refuses):
     Path("data/celeba/img_align_celeba.zip").write_text("<!DOCTYPE html><title>Google Drive - Quota exceeded</title>")
     assert "Google Drive's quota page" in refuses("data")
     Path("data/celeba/img_align_celeba.zip").write_bytes(b"PK\x03\x04 cut short")
-    assert "no zip archive" in refuses("data")
+    assert "no whole zip archive" in (line := refuses("data")) and "web page" not in line
     zip_folder("data", "empty.zip")
     with zipfile.ZipFile("empty.zip", "w") as archive:
         archive.writestr("readme.txt", "no pictures")
