@@ -23,7 +23,7 @@ SCRIPTS = {
     gan_mnist_mlp: ["--dataset", "toy", "--limit", "320"],
     dcgan_mnist: ["--dataset", "toy", "--limit", "64", "--batch-size", "16", "--ngf", "8", "--ndf", "8"],
     dcgan_celeba: ["--dataset", "toy", "--limit", "64", "--batch-size", "16", "--ngf", "4", "--ndf", "8"],
-    wgan_celeba: ["--dataset", "toy", "--limit", "64", "--batch-size", "4", "--ngf", "4", "--ndf", "4"],  # 16 steps: the first round has 20
+    wgan_celeba: ["--dataset", "toy", "--limit", "64", "--batch-size", "4", "--ngf", "4", "--ndf", "4"],  # 16 steps; a round has 20
 }
 each_script = pytest.mark.parametrize("script, small", SCRIPTS.items(), ids=[script.__name__ for script in SCRIPTS])
 MLP = [*SCRIPTS[gan_mnist_mlp], "--out", "run"]
@@ -37,7 +37,8 @@ def same_run(a, b):
     """Whether two runs have the same CSV files, byte for byte, and the same generator, bit for bit."""
     names = sorted(path.name for path in Path(a).glob("*.csv"))
     assert names == sorted(path.name for path in Path(b).glob("*.csv"))
-    return all(Path(a, name).read_bytes() == Path(b, name).read_bytes() for name in names) and same_weights(generator_of(a), generator_of(b))
+    same_tables = all(Path(a, name).read_bytes() == Path(b, name).read_bytes() for name in names)
+    return same_tables and same_weights(generator_of(a), generator_of(b))
 
 
 # ------------------------------------------------------------------------------------------------------- seed and resume
@@ -154,10 +155,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(stops):
 def test_bad_flags_get_one_line(stops):
     Path("file").touch()
     for flags, word in [
-        (["--epochs", "0"], "--epochs"), (["--epochs", "many"], "--epochs"), (["--batch-size", "-3"], "--batch-size"), (["--limit", "0"], "--limit"),
-        (["--batch-size", "6000"], "larger than the data, 5923"), (["--limit", "10"], "larger than the data, 10"), (["--dataset", "cifar"], "--dataset"),
-        (["--device", "warp"], "--device warp"), (["--device", "cuda:99"], "--device cuda:99"), (["--precision", "fp8"], "--precision"),
-        (["--epoch", "3"], "--epoch"), (["--seed", "-1"], "--seed -1"), (["--seed", "1e3"], "--seed"), (["--lr-g", "nan"], "--lr-g nan"), (["--lr-g", "inf"], "--lr-g inf"), (["--out", "file"], "file"), (["--out", "file/below"], "file/below"),
+        (["--epochs", "0"], "--epochs 0"), (["--epochs", "many"], "--epochs"), (["--batch-size", "-3"], "--batch-size -3"),
+        (["--limit", "0"], "--limit 0"), (["--batch-size", "6000"], "larger than the data, 5923"),
+        (["--limit", "10"], "larger than the data, 10"), (["--dataset", "cifar"], "--dataset"), (["--precision", "fp8"], "--precision"),
+        (["--device", "warp"], "--device warp"), (["--device", "cuda:99"], "--device cuda:99"), (["--epoch", "3"], "--epoch"),
+        (["--seed", "-1"], "--seed -1"), (["--seed", "1e3"], "--seed"), (["--lr-g", "nan"], "--lr-g nan"),
+        (["--lr-g", "inf"], "--lr-g inf"), (["--out", "file"], "file"), (["--out", "file/below"], "file/below"),
     ]:
         assert word in stops(gan_mnist_mlp.main, ["--dataset", "toy", *flags])
     assert sorted(path.name for path in Path().iterdir()) == ["file"], "a refused run left something behind"
@@ -286,9 +289,11 @@ def test_toy_zeros_are_zeros_and_always_the_same():
 def test_one_script_and_common_run_alone(script, small, tmp_path):
     for name in (f"{script.__name__}.py", "common.py"):
         Path(name).write_bytes((ROOT / name).read_bytes())
-    result = subprocess.run([sys.executable, f"{script.__name__}.py", *small, "--epochs", "1"], capture_output=True, text=True, timeout=300)
+    command = [sys.executable, f"{script.__name__}.py", *small, "--epochs", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0 and result.stderr == "", result.stderr
-    assert {"real.png", "losses.csv", "losses.png", "checkpoint.pt", "training.gif"} <= {path.name for path in Path("runs", script.__name__).iterdir()}
+    files = {path.name for path in Path("runs", script.__name__).iterdir()}
+    assert {"real.png", "losses.csv", "losses.png", "checkpoint.pt", "training.gif", "config.json"} <= files
 
 
 @pytest.mark.parametrize("script", [dcgan_mnist, dcgan_celeba, wgan_celeba], ids=lambda script: script.__name__)

@@ -1,5 +1,6 @@
 """The scores, on probabilities and Gaussians whose answers are known, and the table on small datasets."""
 import csv
+import math
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ def test_samples_that_are_all_alike_or_all_unsure_score_one():
 
 def test_the_inception_score_of_a_hand_made_table():
     p = torch.tensor([[0.9, 0.1], [0.3, 0.7]], dtype=torch.float64)  # p(y) = [0.6, 0.4]
-    kl = (0.9 * torch.tensor(0.9 / 0.6).log() + 0.1 * torch.tensor(0.1 / 0.4).log() + 0.3 * torch.tensor(0.3 / 0.6).log() + 0.7 * torch.tensor(0.7 / 0.4).log()) / 2
-    assert script.inception_score(p) == pytest.approx(kl.exp().item(), rel=1e-6)
+    kl = (0.9 * math.log(0.9 / 0.6) + 0.1 * math.log(0.1 / 0.4) + 0.3 * math.log(0.3 / 0.6) + 0.7 * math.log(0.7 / 0.4)) / 2
+    assert script.inception_score(p) == pytest.approx(math.exp(kl), rel=1e-9)
 
 
 def test_with_the_reals_class_frequencies_mode_score_is_inception_score_and_else_less():

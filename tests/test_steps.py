@@ -38,11 +38,16 @@ class Game:
 GAMES = {
     "zeros": lambda: Game(gan_mnist_mlp, gan_mnist_mlp.Generator(), gan_mnist_mlp.Discriminator(), 64, (1, 28, 28), halves=1),
     "blog mlp": lambda: Game(dcgan_mnist, dcgan_mnist.MLPGenerator(), dcgan_mnist.MLPDiscriminator().eval(), 100, (1, 28, 28), halves=1),
-    "blog dcgan": lambda: Game(dcgan_mnist, dcgan_mnist.DCGANGenerator(ngf=8), dcgan_mnist.DCGANDiscriminator(ndf=8), 128, (1, 28, 28), halves=1),
-    "lab vanilla": lambda: Game(dcgan_celeba, dcgan_celeba.VanillaGenerator(ngf=8), dcgan_celeba.Discriminator(ndf=8), 100, (3, 64, 64), halves=2),
-    "lab dcgan": lambda: Game(dcgan_celeba, dcgan_celeba.DCGANGenerator(ngf=4), dcgan_celeba.Discriminator(ndf=8), 100, (3, 64, 64), halves=2),
-    "lab mnist": lambda: Game(dcgan_celeba, dcgan_celeba.VanillaGenerator(ngf=8, size=28), dcgan_celeba.Discriminator(ndf=8, size=28), 100, (1, 28, 28), halves=2),
-    "assignment minimax": lambda: Game(wgan_celeba, wgan_celeba.Generator(ngf=8), wgan_celeba.Discriminator(ndf=8), 100, (3, 64, 64), halves=2),
+    "blog dcgan": lambda: Game(dcgan_mnist, dcgan_mnist.DCGANGenerator(ngf=8), dcgan_mnist.DCGANDiscriminator(ndf=8),
+                               128, (1, 28, 28), halves=1),
+    "lab vanilla": lambda: Game(dcgan_celeba, dcgan_celeba.VanillaGenerator(ngf=8), dcgan_celeba.Discriminator(ndf=8),
+                                100, (3, 64, 64), halves=2),
+    "lab dcgan": lambda: Game(dcgan_celeba, dcgan_celeba.DCGANGenerator(ngf=4), dcgan_celeba.Discriminator(ndf=8),
+                              100, (3, 64, 64), halves=2),
+    "lab mnist": lambda: Game(dcgan_celeba, dcgan_celeba.VanillaGenerator(ngf=8, size=28), dcgan_celeba.Discriminator(ndf=8, size=28),
+                              100, (1, 28, 28), halves=2),
+    "assignment minimax": lambda: Game(wgan_celeba, wgan_celeba.Generator(ngf=8), wgan_celeba.Discriminator(ndf=8),
+                                       100, (3, 64, 64), halves=2),
 }
 
 
