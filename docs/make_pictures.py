@@ -54,7 +54,8 @@ def last(run, rows, columns, size):
 
 def below(*pictures):
     """Pictures under one another."""
-    stack = Image.new("RGB", (max(picture.width for picture in pictures), sum(picture.height + 8 for picture in pictures) - 8), "white")
+    height = sum(picture.height + 8 for picture in pictures) - 8
+    stack = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
     for i, picture in enumerate(pictures):
         stack.paste(picture, (0, sum(other.height + 8 for other in pictures[:i])))
     return stack
@@ -63,7 +64,8 @@ def below(*pictures):
 def walk(run):
     """The latent and the screen walk of explore_latent.py between seeds 140 and 180."""
     folder = ROOT / "runs/docs" / run
-    subprocess.run([sys.executable, "explore_latent.py", str(folder / "checkpoint.pt"), "walk", "--seeds", "140,180", "--space", "all"], cwd=ROOT, check=True)
+    command = ["explore_latent.py", str(folder / "checkpoint.pt"), "walk", "--seeds", "140,180", "--space", "all"]
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
     strip = Image.open(folder / "explore/walk_140-180_all.png")
     row = (strip.height - 2) // 3  # latent, sphere, screen
     return below(strip.crop((0, 0, strip.width, row + 2)), strip.crop((0, 2 * row, strip.width, strip.height)))
@@ -73,12 +75,13 @@ def upsampling(run):
     """The assignment's figures 1 to 3, after Odena et al. 2016: a ramp, enlarged twice in four ways by kernels of ones."""
     from matplotlib.figure import Figure
 
-    ramp, ones = torch.arange(1.0, 9).view(1, 1, 8), torch.ones(1, 1, 4)
+    ramp, four, three = torch.arange(1.0, 9).view(1, 1, 8), torch.ones(1, 1, 4), torch.ones(1, 1, 3)
+    nearest, linear = (F.interpolate(ramp, scale_factor=2, mode=mode) for mode in ("nearest", "linear"))
     outputs = {
-        "deconvolution, kernel 4, stride 2: even": F.conv_transpose1d(ramp, ones / 2, stride=2, padding=1),
-        "deconvolution, kernel 3, stride 2: checkered": F.conv_transpose1d(ramp, ones[..., :3] / 1.5, stride=2, padding=1, output_padding=1),
-        "nearest, then convolution, kernel 3: even": F.conv1d(F.interpolate(ramp, scale_factor=2), ones[..., :3] / 3, padding=1),
-        "bilinear, then convolution, kernel 3: even": F.conv1d(F.interpolate(ramp, scale_factor=2, mode="linear"), ones[..., :3] / 3, padding=1),
+        "deconvolution, kernel 4, stride 2: even": F.conv_transpose1d(ramp, four / 2, stride=2, padding=1),
+        "deconvolution, kernel 3, stride 2: checkered": F.conv_transpose1d(ramp, three / 1.5, stride=2, padding=1, output_padding=1),
+        "nearest, then convolution, kernel 3: even": F.conv1d(nearest, three / 3, padding=1),
+        "bilinear, then convolution, kernel 3: even": F.conv1d(linear, three / 3, padding=1),
     }
     figure = Figure(figsize=(11, 2.4), layout="constrained")
     for axes, (title, output) in zip(figure.subplots(1, 4, sharey=True), outputs.items()):

@@ -40,9 +40,11 @@ def synchronize():
 
 # -------------------------------------------------------------------------------------------------- the documents' loops
 def zeros_source(device):
-    """GAN-PyTorch: samples copied one by one into a zeros(32, 784) tensor, gradients into G during D's step. Yields a step at a time."""
-    G = nn.Sequential(nn.Linear(64, 128), nn.LeakyReLU(), nn.Linear(128, 512), nn.LeakyReLU(), nn.Linear(512, 784), nn.Tanh()).to(device)
-    D = nn.Sequential(nn.Linear(784, 256), nn.LeakyReLU(), nn.Linear(256, 1), nn.Sigmoid()).to(device)
+    """GAN-PyTorch: samples copied one by one into a zeros(32, 784) tensor, gradients into G during D's step.
+
+    Like every loop here it yields after each step.
+    """
+    G, D = gan_mnist_mlp.Generator().layers[:-1].to(device), gan_mnist_mlp.Discriminator().layers[:-1].append(nn.Sigmoid()).to(device)
     opt_G, opt_D = torch.optim.SGD(G.parameters(), lr=0.001), torch.optim.SGD(D.parameters(), lr=0.05)
     criterion = nn.BCELoss()
     data = (common.toy_zeros().flatten(1).float() / 127.5 - 1).to(device)
@@ -143,7 +145,8 @@ def faces_source(generator):
     def loop(device):
         from torchvision import datasets, transforms
 
-        transform = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(64), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
+        transform = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(64), transforms.ToTensor(),
+                                        transforms.Normalize([0.5] * 3, [0.5] * 3)])
         G = (dcgan_celeba.VanillaGenerator() if generator == "vanilla" else dcgan_celeba.DCGANGenerator()).to(device)
         D = nn.Sequential(dcgan_celeba.Discriminator(), nn.Sigmoid()).to(device)
         opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999)) for net in (G, D))
@@ -221,19 +224,23 @@ def main():
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    hardware = torch.cuda.get_device_name() if device.type == "cuda" else cpu
     print(f"{hardware}, torch {torch.__version__}\n{'':24}{'source ms':>12}{'ours ms':>12}{'images/s':>12}{'ratio':>8}")
     table = {"hardware": hardware, "torch": torch.__version__}
     for name in args.names:
         loop, script, flags, batch_size, steps = PAIRS[name]
         flags = [jpeg_folder() if flag == "JPEGS" else flag for flag in flags]
         precisions = ["fp32", "bf16"] if args.bf16 else ["fp32"]
-        times = [[time_source(loop, device, steps, warmup=2)] + [time_script(script, [*flags, "--precision", precision], steps, warmup=2) for precision in precisions]
-                 for _ in range(args.rounds)]
+        times = []
+        for _ in range(args.rounds):
+            ours = [time_script(script, [*flags, "--precision", precision], steps, warmup=2) for precision in precisions]
+            times.append([time_source(loop, device, steps, warmup=2), *ours])
         for column, precision in enumerate(precisions, start=1):
             source, ours = (statistics.median(row[i] for row in times) for i in (0, column))
             ratio = statistics.median(row[0] / row[column] for row in times)
-            table[f"{name} {precision}"] = {"source_ms": 1e3 * source, "ours_ms": 1e3 * ours, "images_per_second": batch_size / ours, "ratio": ratio}
+            row = {"source_ms": 1e3 * source, "ours_ms": 1e3 * ours, "images_per_second": batch_size / ours, "ratio": ratio}
+            table[f"{name} {precision}"] = row
             print(f"{name + ' ' + precision:24}{1e3 * source:12.2f}{1e3 * ours:12.2f}{batch_size / ours:12,.0f}{ratio:8.2f}", flush=True)
     if args.json:
         Path(args.json).write_text(json.dumps(table, indent=2))
