@@ -88,11 +88,11 @@ def setup(args):
     """Seed everything from --seed and return the torch.device of --device."""
     signal.signal(signal.SIGINT, lambda *_: fail("interrupted", status=130))  # training has a gentler way to stop
     try:
-        device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=device)
+        device = torch.zeros(1, device=args.device or ("cuda" if torch.cuda.is_available() else "cpu")).device
     except (RuntimeError, AssertionError) as error:
         fail(f"--device {args.device} cannot be used here: {str(error).splitlines()[0]}")
     if device.type == "cuda":
+        torch.cuda.set_device(device)  # for cuda:1, say: its random state is then the one in the checkpoint
         torch.set_float32_matmul_precision("high")  # TF32: float32's range with 10 bits of mantissa, several times faster
         torch.backends.cudnn.benchmark = True  # every batch has the same shape, so the search for the best kernel pays
     torch.manual_seed(args.seed)

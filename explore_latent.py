@@ -1,6 +1,6 @@
 """What a trained generator knows: samples, what each direction of z does, and walks between two samples.
 
-Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferriere and Litalien, IFT6135, Universite de Montreal, 2018,
+Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135, Université de Montréal, 2018,
           section 3. Works on a checkpoint of any training script here, which is all that it needs.
 Run       python explore_latent.py runs/dcgan_celeba/checkpoint.pt sample --seeds 0-63
           python explore_latent.py runs/dcgan_celeba/checkpoint.pt play --seeds 140,180

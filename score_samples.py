@@ -1,6 +1,6 @@
 """How good, how varied: Inception score, Mode score and a Frechet distance of trained generators, between two anchors.
 
-Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferriere and Litalien, IFT6135, Universite de Montreal, 2018,
+Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135, Université de Montréal, 2018,
           section 4, which they left empty. Inception score: Salimans et al. 2016 (arXiv:1606.03498). Mode score: Che et al. 2016
           (arXiv:1612.02136). Frechet distance: Heusel et al. 2017 (arXiv:1706.08500).
 Run       python score_samples.py runs/dcgan_mnist/checkpoint.pt runs/gan_mnist_mlp/checkpoint.pt

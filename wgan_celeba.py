@@ -1,6 +1,6 @@
 """One architecture, three losses on CelebA faces: the Wasserstein GAN with its critic's schedule, beside minimax and least squares.
 
-Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferriere and Litalien, IFT6135, Universite de Montreal, 2018:
+Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135, Université de Montréal, 2018:
           the WGAN of Arjovsky et al. 2017 (arXiv:1701.07875) and the LSGAN of Mao et al. 2016 (arXiv:1611.04076).
 Run       python wgan_celeba.py                                   the WGAN, 50 epochs; put CelebA into data/celeba
           python wgan_celeba.py --loss minimax                    the GAN of Goodfellow et al. 2014, on the same nets
