@@ -26,7 +26,7 @@ def parse_args(argv):
     parser.add_argument("--ngf", type=int, default=64, help="width of G (the report: 64); 16 for a slow laptop")
     parser.add_argument("--ndf", type=int, default=64, help="width of D (the report: 64); 16 for a slow laptop")
     parser.add_argument("--lr", type=float, default=2e-4, help="Adam rate of both. The report prints 0.002, 'following Radford "
-                        "et al.', who used 0.0002; its logged losses fit that, and with 0.002 faces became one grey-brown texture")
+                        "et al.', but they used 0.0002, and the losses that the report logged fit 0.0002")
     parser.add_argument("--compare", metavar="RUN", help="another run's folder: draw losses_comparison.png")
     args, saved = common.parse(parser, argv)
     args.generator = args.generator or ("vanilla" if args.dataset == "mnist" else "dcgan")

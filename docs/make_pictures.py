@@ -102,15 +102,15 @@ PICTURES = {
     "blog-dcgan-samples.png": ("blog-dcgan", lambda run: in_time(run, [1, 4, 16], rows=8, columns=8, size=28).quantize(24)),
     "blog-mlp-samples.png": ("blog-mlp", lambda run: in_time(run, [1, 4, 16], rows=8, columns=8, size=28).quantize(24)),
     "lab-mnist-samples.png": ("lab-mnist", lambda run: in_time(run, [1, 2, 3, 4, 5], rows=5, columns=5, size=28).quantize(24)),
-    "lab-vanilla-samples.png": ("lab-vanilla", lambda run: in_time(run, [1, 3, 5, 10], rows=3, columns=4, size=64).quantize(128)),
-    "lab-dcgan-samples.png": ("lab-dcgan", lambda run: in_time(run, [1, 3, 5, 10], rows=3, columns=4, size=64).quantize(128)),
-    "lab-lr-0.002-samples.png": ("lab-lr-0.002", lambda run: in_time(run, [4], rows=2, columns=6, size=64).quantize(128)),
-    "lab-lr-0.0002-samples.png": ("lab-vanilla", lambda run: in_time(run, [4], rows=2, columns=6, size=64).quantize(128)),
+    "lab-vanilla-samples.png": ("lab-vanilla", lambda run: in_time(run, [1, 3, 5, 7, 10], rows=3, columns=4, size=64).quantize(256)),
+    "lab-dcgan-samples.png": ("lab-dcgan", lambda run: in_time(run, [1, 3, 5, 7, 10], rows=3, columns=4, size=64).quantize(256)),
+    "lab-lr-0.002-samples.png": ("lab-lr-0.002", lambda run: in_time(run, [4], rows=2, columns=6, size=64).quantize(256)),
+    "lab-lr-0.0002-samples.png": ("lab-vanilla", lambda run: in_time(run, [4], rows=2, columns=6, size=64).quantize(256)),
     "upsampling.png": (None, upsampling),
-    "minimax-over-wgan.png": ("wgan", lambda run: below(last("minimax", 2, 10, 64), last(run, 2, 10, 64)).quantize(128)),
-    "lsgan-samples.png": ("lsgan", lambda run: last(run, 2, 10, 64).quantize(128)),
-    "lsgan-toy-samples.png": ("lsgan-toy", lambda run: last(run, 2, 10, 64).quantize(128)),
-    "walk-minimax-over-wgan.png": ("wgan", lambda run: below(walk("minimax"), walk(run)).quantize(128)),
+    "minimax-over-wgan.png": ("wgan", lambda run: below(last("minimax", 2, 10, 64), last(run, 2, 10, 64)).quantize(256)),
+    "lsgan-samples.png": ("lsgan", lambda run: last(run, 2, 10, 64).quantize(256)),
+    "lsgan-toy-samples.png": ("lsgan-toy", lambda run: last(run, 2, 10, 64).quantize(256)),
+    "walk-minimax-over-wgan.png": ("wgan", lambda run: below(walk("minimax"), walk(run)).quantize(256)),
     "wgan-losses.png": ("wgan", lambda run: copy(run, "losses.png").convert("RGB").quantize(64)),
     "lab-comparison.png": ("lab-vanilla", lambda run: copy(run, "losses_comparison.png").convert("RGB").quantize(64)),
 }
@@ -122,7 +122,8 @@ def main():
             for needed in [run] if run != "wgan" else ["minimax", "wgan"]:
                 out = ROOT / "runs/docs" / str(needed)
                 if needed and not (out / "training.gif").exists():
-                    subprocess.run([sys.executable, *shlex.split(RUNS[needed]), "--out", str(out)], cwd=ROOT, check=True)
+                    if subprocess.run([sys.executable, *shlex.split(RUNS[needed]), "--out", str(out)], cwd=ROOT).returncode:
+                        sys.exit(f"docs/{name} was not made")
             draw(run).save(ROOT / "docs" / name, optimize=True)
             print(f"docs/{name}" + (f": python {RUNS[run]}" if run else ""))
 
