@@ -26,10 +26,9 @@ RUNS = {
     "lab-dcgan": "dcgan_celeba.py --limit 10000 --generator dcgan --ngf 32 --ndf 32 --epochs 10",
     "lab-vanilla": "dcgan_celeba.py --limit 10000 --generator vanilla --ngf 32 --ndf 32 --epochs 10 --compare runs/docs/lab-dcgan",
     "lab-lr-0.002": "dcgan_celeba.py --limit 10000 --generator vanilla --ngf 32 --ndf 32 --lr 0.002 --epochs 4",
-    "wgan": "wgan_celeba.py --limit 10000 --loss wgan --ngf 16 --ndf 16 --epochs 25",
+    "wgan": "wgan_celeba.py --limit 10000 --loss wgan --ngf 16 --ndf 16 --epochs 50",
     "minimax": "wgan_celeba.py --limit 10000 --loss minimax --ngf 16 --ndf 16 --epochs 8",
     "lsgan": "wgan_celeba.py --limit 10000 --loss lsgan --ngf 16 --ndf 16 --epochs 8",
-    "lsgan-toy": "wgan_celeba.py --dataset toy --loss lsgan --ngf 16 --ndf 16 --epochs 10",
 }
 
 
@@ -109,7 +108,7 @@ PICTURES = {
     "upsampling.png": (None, upsampling),
     "minimax-over-wgan.png": ("wgan", lambda run: below(last("minimax", 2, 10, 64), last(run, 2, 10, 64)).quantize(256)),
     "lsgan-samples.png": ("lsgan", lambda run: last(run, 2, 10, 64).quantize(256)),
-    "lsgan-toy-samples.png": ("lsgan-toy", lambda run: last(run, 2, 10, 64).quantize(256)),
+    "walk-digits.png": ("blog-dcgan", lambda run: walk(run).quantize(24)),
     "walk-minimax-over-wgan.png": ("wgan", lambda run: below(walk("minimax"), walk(run)).quantize(256)),
     "wgan-losses.png": ("wgan", lambda run: copy(run, "losses.png").convert("RGB").quantize(64)),
     "lab-comparison.png": ("lab-vanilla", lambda run: copy(run, "losses_comparison.png").convert("RGB").quantize(64)),

@@ -312,6 +312,6 @@ def test_a_sample_does_not_depend_on_its_batch_mates(script, monkeypatch):
 
     monkeypatch.setattr(common.Run, "_save_samples", check)
     monkeypatch.setattr(common, "save_grid", lambda path, images, columns: pictures.append(images))
-    monkeypatch.setattr(common.Run, "finish", lambda run: None)
+    monkeypatch.setattr(common.Run, "finish", lambda run, *panels: None)
     script.main([*SCRIPTS[script], "--epochs", "1"])
     assert len(pictures) == 3  # the reals, and the samples before and after
