@@ -28,7 +28,7 @@ RUNS = {
     "lab-lr-0.002": "dcgan_celeba.py --limit 10000 --generator vanilla --ngf 32 --ndf 32 --lr 0.002 --epochs 4",
     "wgan": "wgan_celeba.py --limit 10000 --loss wgan --ngf 16 --ndf 16 --epochs 50",
     "minimax": "wgan_celeba.py --limit 10000 --loss minimax --ngf 16 --ndf 16 --epochs 8",
-    "lsgan": "wgan_celeba.py --limit 10000 --loss lsgan --ngf 16 --ndf 16 --epochs 8",
+    "lsgan": "wgan_celeba.py --limit 10000 --loss lsgan --ngf 16 --ndf 16 --epochs 14",
 }
 
 
@@ -106,8 +106,8 @@ PICTURES = {
     "lab-lr-0.002-samples.png": ("lab-lr-0.002", lambda run: in_time(run, [4], rows=2, columns=6, size=64).quantize(256)),
     "lab-lr-0.0002-samples.png": ("lab-vanilla", lambda run: in_time(run, [4], rows=2, columns=6, size=64).quantize(256)),
     "upsampling.png": (None, upsampling),
-    "minimax-over-wgan.png": ("wgan", lambda run: below(last("minimax", 2, 10, 64), last(run, 2, 10, 64)).quantize(256)),
-    "lsgan-samples.png": ("lsgan", lambda run: last(run, 2, 10, 64).quantize(256)),
+    "minimax-over-wgan.png": ("wgan", lambda run: below(last("minimax", 2, 8, 64), last(run, 2, 8, 64)).quantize(256)),
+    "lsgan-samples.png": ("lsgan", lambda run: last(run, 2, 8, 64).quantize(256)),
     "walk-digits.png": ("blog-dcgan", lambda run: walk(run).quantize(24)),
     "walk-minimax-over-wgan.png": ("wgan", lambda run: below(walk("minimax"), walk(run)).quantize(256)),
     "wgan-losses.png": ("wgan", lambda run: copy(run, "losses.png").convert("RGB").quantize(64)),
