@@ -281,6 +281,14 @@ def replacing(path):
         fail(f"cannot write {path}: {error}", status=1)
 
 
+def make_folder(path):
+    """Make a folder and those above it, where they are missing."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"cannot make the folder {path}: {error.strerror}")
+
+
 def save_grid(path, images, columns):
     """Save images, float (N, C, H, W) in [-1, 1], as one PNG with `columns` of them in a row."""
     from torchvision.utils import make_grid

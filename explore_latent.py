@@ -97,7 +97,7 @@ def sample(G, latent_dim, args):
     images = images_of(G, torch.stack([z_of(seed, latent_dim) for seed in args.seeds]))
     common.save_grid(args.out / "sample.png", images, columns=math.ceil(math.sqrt(len(images))))
     if args.each:
-        (args.out / "sample").mkdir(exist_ok=True)
+        common.make_folder(args.out / "sample")
         for seed, image in zip(tqdm(args.seeds, "writing", disable=None, leave=False), images):
             common.save_grid(args.out / f"sample/{seed:06d}.png", image.unsqueeze(0), columns=1)
 
@@ -185,10 +185,7 @@ def main(argv=None):
     device = common.setup(args)
     G, latent_dim = load_generator(args.checkpoint, device)
     args.out = Path(args.out or Path(args.checkpoint).parent / "explore")
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        common.fail(f"cannot make the folder {args.out}: {error.strerror}")
+    common.make_folder(args.out)
     {"sample": sample, "play": play, "walk": walk}[args.command](G, latent_dim, args)
     print(f"wrote {args.out}")
 

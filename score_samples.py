@@ -228,14 +228,14 @@ def main(argv=None):
         name = Path(path).resolve().parent.name
         z = torch.randn(args.n, latent_dim, generator=torch.Generator().manual_seed(args.seed))
         samples[path if name in samples else name] = images_of(G, z)
+    out = Path(args.out or Path(args.checkpoints[0]).parent / "scores")
     reals, labels = load_reals(saved[0], args.data)
+    common.make_folder(out)  # before the long work
     shuffled = torch.randperm(len(reals), generator=torch.Generator().manual_seed(args.seed))
     if labels is None:  # Inception is slow: measure against as many other reals only
         net, reference = Inception(args.weights).to(device).eval(), reals[shuffled[-args.n:]]
     else:
         net, reference = load_classifier(reals, labels, Path(args.data, f"classifier_{dataset}.pt"), device), reals
-    out = Path(args.out or Path(args.checkpoints[0]).parent / "scores")
-    out.mkdir(parents=True, exist_ok=True)
     p, real_features = judge(net, reference)
     p_real, rows = p.mean(dim=0), []
     one = next(iter(samples.values()))[:1].expand(args.n, -1, -1, -1)

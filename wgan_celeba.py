@@ -221,13 +221,14 @@ def main(argv=None):
         # (1) D, or the critic: tell the reals from as many fakes. Every update draws a fresh minibatch
         z = torch.randn(len(real), 100, device=device)
         loss_D, out_real, out_fake = step_D(G, D, opt_D, real, z, args.loss, args.clip)
-        loss_G = loss_of_G(args.loss, out_fake)  # for the log, while G waits
         d_steps += 1
         # (2) G: fool D, with fresh noise, once D has had all of its updates
         if d_steps == updates_before(g_step):
             z = torch.randn(len(real), 100, device=device)
             loss_G = step_G(G, D, opt_G, z, args.loss)
             g_step, d_steps = g_step + 1, 0
+        else:
+            loss_G = loss_of_G(args.loss, out_fake)  # G waits: what it would lose on these fakes, for the log
         show = torch.sigmoid if args.loss == "minimax" else torch.Tensor.float
         run.log(loss_d=loss_D, loss_g=loss_G, d_real=show(out_real).mean(), d_fake=show(out_fake).mean(),
                 g_step=g_step, w_estimate=out_real.mean() - out_fake.mean())

@@ -169,3 +169,5 @@ def test_bad_input_gets_one_line(stops):
     for words, part in [([], "CHECKPOINT"), ([toy], "toy zeros"), ([digits, fashion], "cannot be compared"), ([digits, "--n", "10"], "--n 10"),
                         ([digits, "--n", "x"], "--n"), (["nowhere.pt"], "nowhere.pt"), ([digits, "--data", "empty"], "cannot load MNIST")]:
         assert part in stops(script.main, words), words
+    write_mnist("data", count=70)
+    assert "cannot make the folder" in stops(script.main, [digits, "--n", "40", "--out", digits + "/below"])
