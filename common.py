@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 
@@ -179,8 +179,10 @@ def decode_face(file):
     try:
         with Image.open(file) as image:
             image.draft("RGB", (128, 128))  # a JPEG decodes faster at half size, where that leaves at least 128 pixels
-            face = ImageOps.fit(image.convert("RGB"), (64, 64), Image.Resampling.BILINEAR)
-        return torch.from_numpy(numpy.array(face)).permute(2, 0, 1)
+            left, top = ((side - min(image.size)) / 2 for side in image.size)
+            square = (left, top, left + min(image.size), top + min(image.size))
+            image = image if image.mode == "RGB" else image.convert("RGB")
+            return numpy.asarray(image.resize((64, 64), Image.Resampling.BILINEAR, box=square)).transpose(2, 0, 1)
     except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError):
         return None
 
@@ -197,22 +199,33 @@ def load_faces(root, limit=None):
         kept = torch.load(folder / "faces64.pt", weights_only=True, mmap=True)
         if kept["fingerprint"] == fingerprint:
             return kept["images"][:limit]
-    names, broken, count = names[:limit], [], 0
-    images = torch.empty(len(names), 3, 64, 64, dtype=torch.uint8)
-    with ThreadPoolExecutor() as pool, tqdm(total=len(names), desc="decoding", disable=None, leave=False) as bar:
-        for first in range(0, len(names), 1000):  # a thousand at a time: the memory is that of the result
-            part = names[first:first + 1000]
-            for name, face in zip(part, pool.map(lambda name: decode_face(archive.open(name) if archive else name), part)):
-                bar.update()
-                if face is None:
-                    broken.append(name)
-                else:
-                    images[count] = face
-                    count += 1
+    names = names[:limit]
+    images = numpy.empty((len(names), 3, 64, 64), numpy.uint8)
+
+    def decode(first):
+        """Decode a hundred pictures into their places (singly, threads would spend their time waking one another)."""
+        broken = []
+        for i, name in enumerate(names[first:first + 100], start=first):
+            face = decode_face(archive.open(name) if archive else name)
+            if face is None:
+                broken.append(i)
+            else:
+                images[i] = face
+        return broken
+
+    hundreds = range(0, len(names), 100)
+    with ThreadPoolExecutor(min(4, os.cpu_count())) as pool:  # more would only queue for Python's lock
+        parts = tqdm(pool.map(decode, hundreds), "decoding", len(hundreds), disable=None, leave=False, unit_scale=100)
+        broken = [i for part in parts for i in part]
     if broken:
         say = fail if len(broken) > len(names) / 100 else print
-        say(f"{len(broken)} of {len(names)} pictures in {folder} are broken: {', '.join(map(os.path.basename, broken[:3]))}")
-    images = images[:count]
+        examples = ", ".join(os.path.basename(names[i]) for i in broken[:3])
+        say(f"{len(broken)} of {len(names)} pictures in {folder} are broken: {examples}")
+        whole = sorted(set(range(len(names))) - set(broken))
+        for place, i in enumerate(whole):  # in place: a second copy of CelebA would be 2.5 GB
+            images[place] = images[i]
+        images = images[:len(whole)]
+    images = torch.from_numpy(images)
     if limit is None and os.access(folder, os.W_OK):
         with replacing(folder / "faces64.pt") as file:
             torch.save({"fingerprint": fingerprint, "images": images}, file)
