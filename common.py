@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 
@@ -174,17 +174,19 @@ def find_pictures(root):
          f"huggingface.co/datasets/nielsr/CelebA-faces: put it, zipped or not, into {Path(root, 'celeba')}. Or try --dataset toy")
 
 
-def decode_face(file):
-    """A picture's centre square (178 x 178 in CelebA), scaled down with antialiasing: uint8 (3, 64, 64). None if it is broken."""
+def decode_face(file, out):
+    """Write a picture's centre square (178 x 178 in CelebA), scaled down with antialiasing, into out, uint8 (3, 64, 64).
+
+    Returns False if the picture is broken.
+    """
     try:
         with Image.open(file) as image:
             image.draft("RGB", (128, 128))  # a JPEG decodes faster at half size, where that leaves at least 128 pixels
-            left, top = ((side - min(image.size)) / 2 for side in image.size)
-            square = (left, top, left + min(image.size), top + min(image.size))
-            image = image if image.mode == "RGB" else image.convert("RGB")
-            return numpy.asarray(image.resize((64, 64), Image.Resampling.BILINEAR, box=square)).transpose(2, 0, 1)
+            rgb = image if image.mode == "RGB" else image.convert("RGB")
+            out[:] = numpy.asarray(ImageOps.fit(rgb, (64, 64), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        return True
     except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError):
-        return None
+        return False
 
 
 def load_faces(root, limit=None):
@@ -203,15 +205,9 @@ def load_faces(root, limit=None):
     images = numpy.empty((len(names), 3, 64, 64), numpy.uint8)
 
     def decode(first):
-        """Decode a hundred pictures into their places (singly, threads would spend their time waking one another)."""
-        broken = []
-        for i, name in enumerate(names[first:first + 100], start=first):
-            face = decode_face(archive.open(name) if archive else name)
-            if face is None:
-                broken.append(i)
-            else:
-                images[i] = face
-        return broken
+        """Decode a hundred pictures; as a task each, they would cost the threads as much in waking one another."""
+        return [i for i, name in enumerate(names[first:first + 100], start=first)
+                if not decode_face(archive.open(name) if archive else name, images[i])]
 
     hundreds = range(0, len(names), 100)
     with ThreadPoolExecutor(min(4, os.cpu_count())) as pool:  # more would only queue for Python's lock
@@ -219,8 +215,8 @@ def load_faces(root, limit=None):
         broken = [i for part in parts for i in part]
     if broken:
         say = fail if len(broken) > len(names) / 100 else print
-        examples = ", ".join(os.path.basename(names[i]) for i in broken[:3])
-        say(f"{len(broken)} of {len(names)} pictures in {folder} are broken: {examples}")
+        say(f"{len(broken)} of {len(names)} pictures in {folder} are broken: "
+            + ", ".join(os.path.basename(names[i]) for i in broken[:3]))
         whole = sorted(set(range(len(names))) - set(broken))
         for place, i in enumerate(whole):  # in place: a second copy of CelebA would be 2.5 GB
             images[place] = images[i]
@@ -280,7 +276,17 @@ def toy_faces(count=10_000):
     return torch.cat(chunks), labels, factors
 
 
+def to_float(images):
+    """uint8 in [0, 255] -> float in [-1, 1], the range of G's Tanh."""
+    return images / 127.5 - 1
+
+
 # ---------------------------------------------------------------------------------------------------------- pictures out
+def to_uint8(images):
+    """float in [-1, 1] -> uint8 in [0, 255]."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).byte()
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Open a temporary file that takes the place of `path` once it is complete: no crash or full disk eats the old one."""
@@ -294,21 +300,24 @@ def replacing(path):
         fail(f"cannot write {path}: {error}", status=1)
 
 
-def make_folder(path):
-    """Make a folder and those above it, where they are missing."""
+def make_folder(path, new=False):
+    """Make a folder and those above it. With new=True it must not be there yet; returns whether it was made."""
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=not new)
     except OSError as error:
+        if new and Path(path).is_dir():
+            return False
         fail(f"cannot make the folder {path}: {error.strerror}")
+    return True
 
 
 def save_grid(path, images, columns):
     """Save images, float (N, C, H, W) in [-1, 1], as one PNG with `columns` of them in a row."""
     from torchvision.utils import make_grid
 
-    grid = make_grid(images.float().cpu(), nrow=columns, pad_value=1).add(1).mul(127.5).round().clamp(0, 255)
+    grid = make_grid(to_uint8(images).cpu(), nrow=columns, pad_value=255)
     with replacing(path) as file:
-        Image.fromarray(grid.byte().permute(1, 2, 0).numpy()).save(file, "png")
+        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, "png")
 
 
 def save_gif(path, frames, seconds):
@@ -392,25 +401,21 @@ class Run:
             self._restore(saved)
         self._describe()
         if not saved:
-            save_grid(self.out / "real.png", images[:samples] / 127.5 - 1, math.isqrt(samples))
+            save_grid(self.out / "real.png", to_float(images[:samples]), math.isqrt(samples))
             self._save_samples()
             self.save()
 
     def _make_folder(self):
         """The folder --out, or else a new one: the first free number above all runs of this script."""
-        number, out = max(default_folders(self.args.script), default=0), self.args.out
-        try:
-            if out:
-                Path(out, "samples").mkdir(parents=True, exist_ok=True)
-            while not out:
-                number += 1
-                folder = f"runs/{self.args.script}" + (f"-{number}" if number > 1 else "")
-                with contextlib.suppress(FileExistsError):  # of two scripts started at once, only one can make it
-                    Path(folder, "samples").mkdir(parents=True)
-                    out = self.args.out = folder
-        except OSError as error:
-            fail(f"cannot make the run's folder {out or folder}: {error.strerror}")
-        return Path(out)
+        if self.args.out:
+            make_folder(Path(self.args.out, "samples"))
+        number = max(default_folders(self.args.script), default=0)
+        while not self.args.out:  # of two scripts started at once, only one can make a folder
+            number += 1
+            folder = f"runs/{self.args.script}" + (f"-{number}" if number > 1 else "")
+            if make_folder(Path(folder, "samples"), new=True):
+                self.args.out = folder
+        return Path(self.args.out)
 
     def _restore(self, saved):
         try:
@@ -457,7 +462,7 @@ class Run:
             shuffle = torch.Generator().manual_seed(1_000_003 * self.args.seed + self.epoch)
             order = torch.randperm(len(self.images), generator=shuffle).to(self.images.device)
             for i in tqdm(range(first, steps), f"epoch {self.epoch + 1}", steps, initial=first, disable=None, leave=False):
-                yield self.images[order[i * size:(i + 1) * size]].to(self.device).float().div_(127.5).sub_(1)
+                yield to_float(self.images[order[i * size:(i + 1) * size]].to(self.device))
                 if self.stopping:
                     self.save()
                     print(f"stopped after step {self.step}; continue with --resume --out {self.out}", file=sys.stderr)

@@ -160,7 +160,7 @@ def walk(G, latent_dim, args):
         ways = [torch.cat([row[0], row[0][1:-1].flip(0)]) for row in legs]  # there and back
     else:
         ways = [torch.cat([images[:-1] for images in row]) for row in legs]  # a leg's last picture is the next one's first
-    pictures = torch.cat(ways, dim=3).add(1).mul(127.5).round().clamp(0, 255).byte()  # the spaces side by side
+    pictures = common.to_uint8(torch.cat(ways, dim=3))  # the spaces side by side
     scale = max(2, 192 // pictures.shape[2] // 2 * 2)  # even, as yuv420p wants even sizes
     frames = [Image.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).numpy()) for picture in pictures]
     frames = [frame.resize((frame.width * scale, frame.height * scale), Image.Resampling.NEAREST) for frame in frames]

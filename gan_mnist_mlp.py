@@ -125,7 +125,7 @@ class Observer:
     """
 
     def __init__(self, images, latent_dim):
-        x = images.flatten(1).float() / 127.5 - 1
+        x = common.to_float(images).flatten(1)
         if len(x) < MODES:
             common.fail(f"{len(x)} images are too few for {MODES} modes")
         own = torch.Generator().manual_seed(0)

@@ -91,11 +91,6 @@ def score(p, features, p_real, real_features):
 
 
 # --------------------------------------------------------------------------------------------------------- the classifiers
-def normalise(images):
-    """uint8 -> float in [-1, 1]."""
-    return images.float().div(127.5).sub(1)
-
-
 class Classifier(nn.Module):
     """A small convolutional net: images (B, C, S, S) in [-1, 1] -> logits (B, K). S is 28 or 64."""
 
@@ -155,7 +150,7 @@ def load_classifier(images, labels, path, device):
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
     for _ in tqdm(range(steps), "training a classifier", disable=None, leave=False):
         batch = train[torch.randint(len(train), (128,))]
-        loss = F.cross_entropy(net(normalise(images[batch]).to(device)), labels[batch].to(device))
+        loss = F.cross_entropy(net(common.to_float(images[batch]).to(device)), labels[batch].to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -175,7 +170,7 @@ def judge(net, images):
     device = next(net.parameters()).device
     p, features = [], []
     for part in tqdm(images.split(256), "judging", disable=None, leave=False):
-        feature = net.features((normalise(part) if part.dtype == torch.uint8 else part).to(device))
+        feature = net.features((common.to_float(part) if part.dtype == torch.uint8 else part).to(device))
         p.append(net.last(feature).cpu().double().softmax(dim=1))
         features.append(feature.cpu())
     return torch.cat(p), torch.cat(features)
@@ -194,9 +189,9 @@ def load_reals(saved, data):
 
 def save_neighbours(path, samples, reals):
     """Eight samples, and below each the real image nearest to it in pixels: a copy would mean that G memorised it."""
-    x = normalise(reals).flatten(1)
+    x = common.to_float(reals).flatten(1)
     nearest = torch.cdist(samples[:8].flatten(1), x).argmin(dim=1)
-    common.save_grid(path, torch.cat([samples[:8], normalise(reals[nearest])]), columns=8)
+    common.save_grid(path, torch.cat([samples[:8], common.to_float(reals[nearest])]), columns=8)
 
 
 def plot_scores(path, rows):

@@ -4,6 +4,8 @@
     python tests/benchmark.py zeros --rounds 9        one of them, more rounds
     python tests/benchmark.py "blog dcgan" --bf16     with a row for --precision bf16, where the hardware has bfloat16 units
     python tests/benchmark.py --json times.json       the table as JSON too
+    python tests/benchmark.py --scaling               how time and memory grow with the batch and with the data
+    python tests/benchmark.py --overhead              start to first step; what CSV files, checkpoints and pictures cost
 
 A source's loop is written here as its authors wrote it: the same nets, sizes and optimizers, a DataLoader where they had
 one, a sigmoid and BCELoss, and `.item()` on every loss. Ours is the script itself: `main` runs, and the clock is read in
@@ -14,13 +16,17 @@ import contextlib
 import functools
 import io
 import json
+import multiprocessing
+import os
 import platform
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import torch
 from PIL import Image
@@ -47,7 +53,7 @@ def zeros_source(device):
     G, D = gan_mnist_mlp.Generator().layers[:-1].to(device), gan_mnist_mlp.Discriminator().layers[:-1].append(nn.Sigmoid()).to(device)
     opt_G, opt_D = torch.optim.SGD(G.parameters(), lr=0.001), torch.optim.SGD(D.parameters(), lr=0.05)
     criterion = nn.BCELoss()
-    data = (common.toy_zeros().flatten(1).float() / 127.5 - 1).to(device)
+    data = common.to_float(common.toy_zeros().flatten(1)).to(device)
     while True:
         for first in range(0, 5920, 16):
             x = torch.zeros(32, 784, device=device)
@@ -216,13 +222,69 @@ def time_script(script, flags, steps, warmup):
     return (seen[1] - seen[0]) / steps
 
 
+def scale(job):
+    """Images a second and peak bytes of the vanilla generator at quarter width, on synthetic images; in a process of its own."""
+    count, batch_size, steps = job
+    dcgan_celeba.load_images = lambda args: torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8)
+    flags = ["--generator", "vanilla", "--ngf", "16", "--ndf", "16", "--batch-size", str(batch_size), "--epochs", "1000"]
+    seconds = time_script(dcgan_celeba, flags, steps, warmup=2)
+    if torch.cuda.is_available():
+        return batch_size / seconds, torch.cuda.max_memory_allocated()
+    import resource  # not on Windows
+
+    return batch_size / seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def print_scaling(rounds):
+    """Time for each image should be flat, and memory the data plus a constant and what a batch's activations take."""
+    print(f"{'images':>10}{'batch':>8}{'images/s':>12}{'data MB':>12}{'peak MB':>12}{'difference':>12}")
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for count, batch_size in [(10_000, 128), (10_000, 256), (10_000, 512), (50_000, 128), (200_000, 128)]:
+            speeds, peaks = zip(*pool.map(scale, [(count, batch_size, 1024 // batch_size)] * rounds, chunksize=1))
+            data, peak = count * 3 * 64 * 64 / 1e6, statistics.median(peaks) / 1e6
+            print(f"{count:10,}{batch_size:8}{statistics.median(speeds):12,.0f}{data:12,.0f}{peak:12,.0f}{peak - data:12,.0f}", flush=True)
+
+
+def print_overhead(names):
+    """What is not training: from the start of Python to the end of the first step, the end of an epoch, the end of a run."""
+    print(f"{'':24}{'first step s':>14}{'end of epoch s':>16}{'end of run s':>14}")
+    for name in names:
+        _, script, flags, batch_size, _ = PAIRS[name]
+        flags = [*(jpeg_folder() if flag == "JPEGS" else flag for flag in flags), "--epochs", "1", "--limit", str(2 * batch_size)]
+        code = f"import sys, common, {script.__name__} as script; common.Run.log = lambda *_, **losses: sys.exit(); script.main({flags})"
+        environment, folder = {**os.environ, "PYTHONPATH": str(Path(script.__file__).parent)}, tempfile.mkdtemp()
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], cwd=folder, stdout=subprocess.DEVNULL, check=True, env=environment)
+        first_step, spent = time.perf_counter() - start, {}
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as patches:
+            for method in ("_save_samples", "save", "finish"):
+                patches.enter_context(mock.patch.object(common.Run, method, stopwatch(getattr(common.Run, method), spent)))
+            script.main([*flags, "--out", f"{folder}/run"])
+        shutil.rmtree(folder)
+        print(f"{name:24}{first_step:14.1f}{spent['_save_samples'] + spent['save']:16.2f}{spent['finish']:14.2f}", flush=True)
+
+
+def stopwatch(method, spent):
+    """The method, with the seconds of its last call kept in `spent`."""
+    def timed(*args):
+        start = time.perf_counter()
+        result = method(*args)
+        spent[method.__name__] = time.perf_counter() - start
+        return result
+    return timed
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=list(PAIRS), help=f"any of {', '.join(PAIRS)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bf16", action="store_true", help="time ours with --precision bf16 too")
+    parser.add_argument("--scaling", action="store_true", help="time and memory at larger batches and on more images")
+    parser.add_argument("--overhead", action="store_true", help="what is not training: the start, the files, the pictures")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
+    if args.scaling or args.overhead:
+        return print_scaling(args.rounds) if args.scaling else print_overhead(args.names)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else cpu

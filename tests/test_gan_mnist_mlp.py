@@ -42,7 +42,7 @@ def phases(table):
 
 
 def test_half_of_the_reals_reads_as_healthy(observer):
-    x = common.toy_zeros().flatten(1) / 127.5 - 1
+    x = common.to_float(common.toy_zeros()).flatten(1)
     table = observe(observer, [x[::2][:2000]] * 5)
     assert table["spread"][0] == pytest.approx(1, abs=0.05)
     assert table["modes_covered"][0] == 10 and table["dominant_share"][0] < 0.2
@@ -50,7 +50,7 @@ def test_half_of_the_reals_reads_as_healthy(observer):
 
 
 def test_one_real_repeated_reads_as_collapsed_on_its_mode(observer):
-    x = common.toy_zeros().flatten(1) / 127.5 - 1
+    x = common.to_float(common.toy_zeros()).flatten(1)
     table = observe(observer, [x[7] + 0.01 * torch.randn(200, 784)] * 50)
     assert table["spread"][0] < 0.1 and table["dominant_share"][0] == 1 and table["modes_covered"][0] == 1
     assert phases(table) == [("collapsed", [observer.shares(x[7:8]).argmax().item()])]
@@ -76,7 +76,7 @@ def test_a_spread_that_trembles_on_a_threshold_is_one_phase():
 
 def test_modes_are_numbered_by_size_and_shares_add_up(observer):
     assert observer.real_shares.sum().item() == pytest.approx(1)
-    x = common.toy_zeros().flatten(1) / 127.5 - 1
+    x = common.to_float(common.toy_zeros()).flatten(1)
     assert (observer.shares(x).diff() <= 0.01).all()
 
 
