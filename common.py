@@ -8,7 +8,6 @@ import contextlib
 import json
 import math
 import os
-import platform
 import re
 import signal
 import sys
@@ -67,15 +66,15 @@ def parse(parser, argv):
     if args.resume:
         out = args.out or (runs[max(runs)] if runs else f"runs/{script}")
         saved = load_checkpoint(Path(out) / "checkpoint.pt")
-        parser.set_defaults(**saved["args"])
-        args = parser.parse_args(argv)
-        for name, value in saved["args"].items():
-            if getattr(args, name) != value and name not in ("epochs", "device", "data", "out", "resume", "compare"):
+        of_the_run = {name: value for name, value in saved["args"].items() if name not in ("out", "resume", "compare")}
+        args = parser.parse_args(argv, argparse.Namespace(**of_the_run))
+        for name, value in of_the_run.items():
+            if getattr(args, name) != value and name not in ("epochs", "device", "data"):
                 fail(f"--{name.replace('_', '-')} {getattr(args, name)}: the run in {out} was made with {value}")
         if saved["script"] != script or args.epochs < saved["epoch"]:
             fail(f"{out} holds a run of {saved['script']}.py that has had {saved['epoch']} epochs")
         args.out = str(out)
-    elif args.out and Path(args.out, "checkpoint.pt").exists():
+    elif args.out and any(Path(args.out, name).exists() for name in ("checkpoint.pt", "losses.csv")):
         fail(f"--out {args.out} holds a run already: choose another folder, or continue that run with --resume")
     for name, value in vars(args).items():
         if type(value) in (int, float) and not (0 <= value < 2**32 if name == "seed" else 0 < value < math.inf):
@@ -88,8 +87,10 @@ def setup(args):
     """Seed everything from --seed and return the torch.device of --device."""
     signal.signal(signal.SIGINT, lambda *_: fail("interrupted", status=130))  # training has a gentler way to stop
     try:
-        device = torch.zeros(1, device=args.device or ("cuda" if torch.cuda.is_available() else "cpu")).device
-    except (RuntimeError, AssertionError) as error:
+        probe = torch.zeros(1, device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        probe.item()  # the device meta can be named, but holds no numbers
+        device = probe.device
+    except (RuntimeError, AssertionError, ImportError) as error:
         fail(f"--device {args.device} cannot be used here: {str(error).splitlines()[0]}")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # for cuda:1, say: its random state is then the one in the checkpoint
@@ -128,15 +129,15 @@ def load_mnist(root, dataset, test=False):
     return images.unsqueeze(1), labels
 
 
-def toy_zeros(count=5923):
-    """Zeros drawn by code, near MNIST's in looks and number: uint8 (count, 1, 28, 28), always the same ones.
+def toy_zeros():
+    """Zeros drawn by code, near MNIST's in looks and number: uint8 (5923, 1, 28, 28), always the same ones.
 
     Each is an ellipse of random height, width, slant and position under a pen of random thickness and softness.
     """
     generator = torch.Generator().manual_seed(0)
 
     def uniform(low, high):
-        return low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
+        return low + (high - low) * torch.rand(5923, 1, 1, 1, generator=generator)
 
     y, x = torch.meshgrid(torch.arange(28) - 13.5, torch.arange(28) - 13.5, indexing="ij")
     x, y = x + uniform(-1, 1), y + uniform(-1, 1)
@@ -158,7 +159,7 @@ def find_pictures(root):
                       and "__MACOSX" not in name and not os.path.basename(name).startswith("."))
 
     folder = Path(root, "celeba") if Path(root, "celeba").exists() else Path(root)
-    if names := pictures(os.path.join(parent, name) for parent, _, files in os.walk(folder) for name in files):
+    if names := pictures(os.path.join(parent, name) for parent, _, files in os.walk(folder, followlinks=True) for name in files):
         return folder, names, None
     for path in [folder] if folder.is_file() else sorted(folder.rglob("img_align_celeba.zip")):
         try:
@@ -166,7 +167,7 @@ def find_pictures(root):
         except zipfile.BadZipFile:
             with path.open("rb") as file:
                 page = file.read(200).lstrip().startswith(b"<")
-            fail(f"{path} is no whole zip archive" + (" but a web page, most likely Google Drive's quota page" if page else ""))
+            fail(f"{path} is not a complete zip archive" + (" but a web page, most likely Google Drive's quota page" if page else ""))
         if names := pictures(archive.namelist()):
             return path.parent, names, archive
     fail(f"no pictures in {folder}. CelebA is img_align_celeba.zip (202,599 JPEGs, 1.4 GB) from "
@@ -174,18 +175,19 @@ def find_pictures(root):
          f"huggingface.co/datasets/nielsr/CelebA-faces: put it, zipped or not, into {Path(root, 'celeba')}. Or try --dataset toy")
 
 
-def decode_face(file, out):
+def decode_face(archive, name, out):
     """Write a picture's centre square (178 x 178 in CelebA), scaled down with antialiasing, into out, uint8 (3, 64, 64).
 
     Returns False if the picture is broken.
     """
     try:
-        with Image.open(file) as image:
-            image.draft("RGB", (128, 128))  # a JPEG decodes faster at half size, where that leaves at least 128 pixels
+        with Image.open(archive.open(name) if archive else name) as image:
+            image.draft("RGB", (128, 128))  # a JPEG decodes faster at 1/2, 1/4, 1/8 size, where that leaves at least 128 pixels
+            ImageOps.exif_transpose(image, in_place=True)  # phones note in the file how they were held
             rgb = image if image.mode == "RGB" else image.convert("RGB")
             out[:] = numpy.asarray(ImageOps.fit(rgb, (64, 64), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
         return True
-    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError):
+    except Exception:  # broken pictures, and broken archives, raise many types
         return False
 
 
@@ -206,8 +208,7 @@ def load_faces(root, limit=None):
 
     def decode(first):
         """Decode a hundred pictures; as a task each, they would cost the threads as much in waking one another."""
-        return [i for i, name in enumerate(names[first:first + 100], start=first)
-                if not decode_face(archive.open(name) if archive else name, images[i])]
+        return [i for i, name in enumerate(names[first:first + 100], start=first) if not decode_face(archive, name, images[i])]
 
     hundreds = range(0, len(names), 100)
     with ThreadPoolExecutor(min(4, os.cpu_count())) as pool:  # more would only queue for Python's lock
@@ -217,10 +218,7 @@ def load_faces(root, limit=None):
         say = fail if len(broken) > len(names) / 100 else print
         say(f"{len(broken)} of {len(names)} pictures in {folder} are broken: "
             + ", ".join(os.path.basename(names[i]) for i in broken[:3]))
-        whole = sorted(set(range(len(names))) - set(broken))
-        for place, i in enumerate(whole):  # in place: a second copy of CelebA would be 2.5 GB
-            images[place] = images[i]
-        images = images[:len(whole)]
+        images = numpy.delete(images, broken, axis=0)
     images = torch.from_numpy(images)
     if limit is None and os.access(folder, os.W_OK):
         with replacing(folder / "faces64.pt") as file:
@@ -289,15 +287,16 @@ def to_uint8(images):
 
 @contextlib.contextmanager
 def replacing(path):
-    """Open a temporary file that takes the place of `path` once it is complete: no crash or full disk eats the old one."""
+    """Open a temporary file that takes the place of `path` once it is complete: a crash or a full disk leaves the old one intact."""
     temporary = Path(f"{path}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
-        temporary.unlink(missing_ok=True)
         fail(f"cannot write {path}: {error}", status=1)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def make_folder(path, new=False):
@@ -321,7 +320,7 @@ def save_grid(path, images, columns):
 
 
 def save_gif(path, frames, seconds):
-    """Save PIL images as an endless GIF that takes `seconds` a round."""
+    """Save PIL images as an endless GIF that takes about `seconds` a round."""
     with replacing(path) as file:
         frames[0].save(file, "gif", save_all=True, append_images=frames[1:], duration=1000 * seconds / len(frames), loop=0)
 
@@ -366,7 +365,7 @@ def load_checkpoint(path):
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         if not {"script", "args", "generator", "G", "step", "epoch"} <= saved.keys():
-            raise ValueError("these scripts did not make it")
+            raise ValueError("it was not made by these scripts")
         return saved
     except Exception as error:  # missing, cut short, something else, or one that would run code: torch.load raises many types
         fail(f"{path} is not a checkpoint that can be loaded: {str(error).split(chr(10))[0] or type(error).__name__}")
@@ -439,9 +438,9 @@ class Run:
         count = {name: sum(weight.numel() for weight in self.parts[name].parameters()) for name in "GD"}
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         print(f"{len(self.images):,} images of {self.args.dataset}; G has {count['G']:,} and D {count['D']:,} parameters; "
-              f"{device}, {self.args.precision}; into {self.out}" + (f", from step {self.step}" if self.step else ""))
-        config = {**vars(self.args), "device": device, "images": len(self.images), "parameters": count,
-                  "versions": {"python": platform.python_version(), "torch": torch.__version__}}
+              f"{device}, {self.args.precision}; into {self.out}" + (f", from step {self.step}" if self.step else ""), flush=True)
+        config = {**vars(self.args), "device_name": device, "images": len(self.images), "parameters": count,
+                  "versions": {"python": sys.version.split()[0], "torch": torch.__version__}}
         with replacing(self.out / "config.json") as file:
             file.write(json.dumps(config, indent=2).encode())
 
@@ -493,19 +492,17 @@ class Run:
         A number that is not finite ends the run before the checkpoint: the last good one is kept.
         """
         means = []
-        for name, rows in self.rows.items():
-            columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
-            for key, column in columns.items():
-                columns[key] = torch.stack(column).tolist() if torch.is_tensor(column[0]) else column
-            means += [f"{key} {sum(columns[key]) / len(rows):.3f}" for key in ("loss_d", "loss_g") if key in columns]
-            path, lines = self.out / name, list(zip(*columns.values()))
-            if rows:
-                old = path.read_text() if path.exists() else ",".join(columns) + "\n"
-                with replacing(path) as file:
-                    file.write((old + "".join(",".join(f"{value:.8g}" for value in line) + "\n" for line in lines)).encode())
+        for path, rows in [(self.out / name, rows) for name, rows in self.rows.items() if rows]:
+            columns = {key: torch.stack([torch.as_tensor(row[key]) for row in rows]).tolist() for key in rows[0]}
+            means += [f"{key} {sum(columns[key]) / len(rows):.3f}" for key in ("loss_d", "loss_g", "w_estimate") if key in columns]
+            lines = list(zip(*columns.values()))
+            old = path.read_text() if path.exists() else ",".join(columns) + "\n"
+            with replacing(path) as file:
+                file.write((old + "".join(",".join(f"{value:.8g}" for value in line) + "\n" for line in lines)).encode())
             for line in lines:
                 if not all(map(math.isfinite, line)):
-                    fail(f"step {line[0]}: a number in {path} is not finite; the last good checkpoint is kept", status=1)
+                    fail(f"step {line[0]}: a number in {path} is not finite; the last good checkpoint, {self.out}/checkpoint.pt, "
+                         "is kept", status=1)
             rows.clear()
         random = {"cpu": torch.get_rng_state()}
         if self.device.type != "cpu":

@@ -2,14 +2,14 @@
 
 Source    "TME #8: Generative Adversarial Networks", a lab report on the DCGAN of Radford et al. 2015 (arXiv:1511.06434).
 Run       python dcgan_celeba.py                                  the DCGAN generator, 5 epochs; put CelebA into data/celeba
-          python dcgan_celeba.py --generator vanilla              the vanilla one, with a quarter of the arithmetic
+          python dcgan_celeba.py --generator vanilla              the vanilla one, with half of the arithmetic
           python dcgan_celeba.py --compare runs/dcgan_celeba      the losses of this run over those of an earlier one
           python dcgan_celeba.py --dataset toy                    faces drawn by code, nothing to download
           python dcgan_celeba.py --dataset mnist                  the lab's adaptation to 28 x 28: one block less
           python dcgan_celeba.py --data ~/pictures --limit 5000 --ngf 16 --ndf 16        your own pictures, on a slow laptop
 Look at   samples/ and training.gif (the same noise in every epoch), losses.png in the run's folder
-Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): logits (B,), so sigmoid(D(x)) is the
-          probability that x is real. B: --batch-size.
+Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): the probability that x is real, as
+          in the papers; in the code D returns its logits (B,), for the losses' sake. B: --batch-size.
 """
 from pathlib import Path
 
@@ -22,11 +22,12 @@ import common
 
 def parse_args(argv):
     parser = common.training_parser(__file__, __doc__, datasets=["celeba", "toy", "mnist"], epochs=5, batch_size=None, seed=0)
-    parser.add_argument("--generator", choices=["dcgan", "vanilla"], help="None: dcgan, and vanilla for mnist, which has no other")
+    parser.add_argument("--generator", choices=["dcgan", "vanilla"], help="the report compares both. None: dcgan, and vanilla for "
+                        "mnist, which has no other")
     parser.add_argument("--ngf", type=int, default=64, help="width of G (the report: 64); 16 for a slow laptop")
     parser.add_argument("--ndf", type=int, default=64, help="width of D (the report: 64); 16 for a slow laptop")
-    parser.add_argument("--lr", type=float, default=2e-4, help="Adam rate of both. The report prints 0.002, 'following Radford "
-                        "et al.', but they used 0.0002, and the losses that the report logged fit 0.0002")
+    parser.add_argument("--lr", type=float, default=2e-4, help="Adam rate of both. The report prints 0.002 and names "
+                        "Radford et al. for it, who used 0.0002")
     parser.add_argument("--compare", metavar="RUN", help="another run's folder: draw losses_comparison.png")
     args, saved = common.parse(parser, argv)
     args.generator = args.generator or ("vanilla" if args.dataset == "mnist" else "dcgan")
@@ -147,29 +148,29 @@ def init_weights(net):
 def step_D(G, D, opt_D, real, z):
     """Teach D to tell real from fake: minimise  -[log D(x) + log(1 - D(G(z)))].
 
-    Returns the loss and D's mean probability on the reals and on the fakes, as tensors.
+    real: (B, C, H, W) in [-1, 1]; z: (B, latent_dim). Returns the loss and D's mean probability on the reals and on the fakes, as tensors.
     """
     with torch.no_grad():  # only D learns here, so G needs no graph
         fake = G(z)
-    logits_real, logits_fake = D(real), D(fake)  # two batches: BatchNorm must not see reals and fakes as one crowd
-    loss = (F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real)) +
-            F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake)))
+    logits_real, logits_fake = D(real), D(fake)  # two batches: BatchNorm must not mix the statistics of reals and fakes
+    loss_D = (F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real)) +
+              F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake)))
     opt_D.zero_grad()
-    loss.backward()
+    loss_D.backward()
     opt_D.step()
-    return loss.detach(), logits_real.detach().sigmoid().mean(), logits_fake.detach().sigmoid().mean()
+    return loss_D.detach(), logits_real.detach().sigmoid().mean(), logits_fake.detach().sigmoid().mean()
 
 
 def step_G(G, D, opt_G, z):
-    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)). Returns the loss, as a tensor."""
+    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)), for z (B, latent_dim). Returns the loss."""
     logits = D(G(z))
     # Not log(1 - D(G(z))), as in the minimax game: where D is sure of a fake, that is flat and G learns nothing, while this
     # is steep (Goodfellow et al. 2014, section 3). The report says it too: G maximises log D(G(z)).
-    loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+    loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
-    loss.backward(inputs=list(G.parameters()))  # the gradient flows through D, but only G receives it
+    loss_G.backward(inputs=list(G.parameters()))  # the gradient flows through D, but only G receives it
     opt_G.step()
-    return loss.detach()
+    return loss_G.detach()
 
 
 def plot_comparison(path, runs):
@@ -198,24 +199,25 @@ def main(argv=None):
     args, saved = parse_args(argv)
     device = common.setup(args)
     images = load_images(args)
-    shape = {"latent_dim": 100, "ngf": args.ngf}
+    latent_dim = 100
+    keywords = {"latent_dim": latent_dim, "ngf": args.ngf}
     if args.generator == "vanilla":
-        shape["size"] = images.shape[-1]
-    G = DCGANGenerator(**shape) if args.generator == "dcgan" else VanillaGenerator(**shape)
+        keywords["size"] = images.shape[-1]
+    G = DCGANGenerator(**keywords) if args.generator == "dcgan" else VanillaGenerator(**keywords)
     D = Discriminator(args.ndf, size=images.shape[-1])
     for net in (G, D):
         init_weights(net)
         common.place(net, device, args.precision)
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
-    run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator=shape)
-    print(READING_KEY)
+    run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator=keywords)
+    print(READING_KEY, flush=True)
 
     for real in run.minibatches():
         # (1) D: tell the reals from as many fakes
-        z = torch.randn(len(real), 100, device=device)
+        z = torch.randn(len(real), latent_dim, device=device)
         loss_D, d_real, d_fake = step_D(G, D, opt_D, real, z)
         # (2) G: fool D, with fresh noise
-        z = torch.randn(len(real), 100, device=device)
+        z = torch.randn(len(real), latent_dim, device=device)
         loss_G = step_G(G, D, opt_G, z)
         run.log(loss_d=loss_D, loss_g=loss_G, d_real=d_real, d_fake=d_fake)
 

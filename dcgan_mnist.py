@@ -1,4 +1,4 @@
-"""Two GANs on MNIST or Fashion-MNIST with one training loop: the vanilla MLP GAN, and the DCGAN that is clearer.
+"""Two GANs on MNIST or Fashion-MNIST with one training loop: the vanilla MLP GAN, and the DCGAN, whose digits are clearer.
 
 Source    "Generative Adversarial Networks", Gregor Cerar's blog post (2023): the GAN of Goodfellow et al. 2014
           (arXiv:1406.2661) and the DCGAN of Radford et al. 2015 (arXiv:1511.06434), both at 28 x 28.
@@ -6,8 +6,8 @@ Run       python dcgan_mnist.py                       the DCGAN, 100 epochs; dow
           python dcgan_mnist.py --model mlp           the MLP GAN
           python dcgan_mnist.py --dataset toy         zeros drawn by code, nothing to download
 Look at   training.gif (16 x 16 samples, the same noise in every epoch), samples/, losses.png in the run's folder
-Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): logits (B,), so sigmoid(D(x)) is the
-          probability that x is real. B: --batch-size.
+Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): the probability that x is real, as
+          in the papers; in the code D returns its logits (B,), for the losses' sake. B: --batch-size.
 """
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ import common
 
 def parse_args(argv):
     parser = common.training_parser(__file__, __doc__, datasets=["mnist", "fashion", "toy"], epochs=100, batch_size=128, seed=42)
-    parser.add_argument("--model", default="dcgan", choices=["dcgan", "mlp"], help="which pair of nets plays")
+    parser.add_argument("--model", default="dcgan", choices=["dcgan", "mlp"], help="which pair of nets plays; the post compares both")
     parser.add_argument("--ngf", type=int, help="width of G; None: 32 for dcgan, 256 for mlp (the blog post)")
     parser.add_argument("--ndf", type=int, help="width of D; None: 32 for dcgan, 128 for mlp (the blog post)")
     parser.add_argument("--lr", type=float, default=2e-4, help="AdamW rate of both (the blog post)")
@@ -130,27 +130,30 @@ def init_weights(net):
 def step_D(D, opt_D, real, fake):
     """Teach D to tell real from fake: minimise  -1/2 [log D(x) + log(1 - D(G(z)))].
 
-    `fake` must be detached from G. Returns the loss and D's mean probability on the reals and on the fakes, as tensors.
+    real, fake: (B, 1, 28, 28) in [-1, 1]; fake must be detached from G. Returns the loss and D's mean probability on the reals and on the fakes, as tensors.
     """
-    logits_real, logits_fake = D(real), D(fake)  # two batches: BatchNorm must not see reals and fakes as one crowd
-    loss = (F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real)) +
-            F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))) / 2
+    logits_real, logits_fake = D(real), D(fake)  # two batches: BatchNorm must not mix the statistics of reals and fakes
+    loss_D = (F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real)) +
+              F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))) / 2
     opt_D.zero_grad()
-    loss.backward()
+    loss_D.backward()
     opt_D.step()
-    return loss.detach(), logits_real.detach().sigmoid().mean(), logits_fake.detach().sigmoid().mean()
+    return loss_D.detach(), logits_real.detach().sigmoid().mean(), logits_fake.detach().sigmoid().mean()
 
 
 def step_G(G, D, opt_G, fake):
-    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)). Returns the loss, as a tensor."""
+    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)).
+
+    fake: (B, 1, 28, 28) in [-1, 1], with the graph that leads back to G. Returns the loss.
+    """
     logits = D(fake)
     # The post prints log(1 - D(G(z))), its code does this, and so do we: where D is sure of a fake, the printed loss is flat
     # and G learns nothing, while this one is steep (Goodfellow et al. 2014, section 3).
-    loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+    loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
-    loss.backward(inputs=list(G.parameters()))  # the gradient flows through D, but only G receives it
+    loss_G.backward(inputs=list(G.parameters()))  # the gradient flows through D, but only G receives it
     opt_G.step()
-    return loss.detach()
+    return loss_G.detach()
 
 
 READING_KEY = """How to read the losses: loss_d is the mean of its halves on reals and on fakes.
@@ -175,7 +178,7 @@ def main(argv=None):
     opt_G, opt_D = (torch.optim.AdamW(net.parameters(), args.lr, betas=(0.5, 0.999), weight_decay=1e-5, fused=True)
                     for net in (G, D))
     run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator={"latent_dim": latent_dim, "ngf": args.ngf}, samples=256)
-    print(READING_KEY)
+    print(READING_KEY, flush=True)
 
     for real in run.minibatches():
         z = torch.randn(len(real), latent_dim, device=device)

@@ -70,7 +70,7 @@ def load_generator(path, device):
     keywords = dict(saved["generator"])
     name = keywords.pop("class", None)
     if name not in GENERATORS.get(saved["script"], []):
-        common.fail(f"{path} is of {saved['script']}.py's {name}, which is no generator of these scripts")
+        common.fail(f"{path} is of {saved['script']}.py's {name}, which is not a generator of these scripts")
     try:
         G = getattr(importlib.import_module(saved["script"]), name)(**keywords)
         G.load_state_dict(saved["G"])
@@ -93,13 +93,18 @@ def images_of(G, z):
 
 # ------------------------------------------------------------------------------------------------------------ the commands
 def sample(G, latent_dim, args):
-    """sample.png, a grid; with --each also sample/<seed>.png."""
-    images = images_of(G, torch.stack([z_of(seed, latent_dim) for seed in args.seeds]))
-    common.save_grid(args.out / "sample.png", images, columns=math.ceil(math.sqrt(len(images))))
+    """sample.png, a grid of the first 1,024; with --each also sample/<seed>.png of all of them."""
+    def images(seeds):
+        return images_of(G, torch.stack([z_of(seed, latent_dim) for seed in seeds]))
+
+    shown = args.seeds[:1024]
+    common.save_grid(args.out / "sample.png", images(shown), columns=math.ceil(math.sqrt(len(shown))))
     if args.each:
         common.make_folder(args.out / "sample")
-        for seed, image in zip(tqdm(args.seeds, "writing", disable=None, leave=False), images):
-            common.save_grid(args.out / f"sample/{seed:06d}.png", image.unsqueeze(0), columns=1)
+        for first in tqdm(range(0, len(args.seeds), 64), "writing", disable=None, leave=False):
+            seeds = args.seeds[first:first + 64]
+            for seed, image in zip(seeds, images(seeds)):
+                common.save_grid(args.out / f"sample/{seed:06d}.png", image.unsqueeze(0), columns=1)
 
 
 def play(G, latent_dim, args):
@@ -141,7 +146,7 @@ def slerp(a, b, t):
 def leg(G, space, a, b, frames):
     """One leg of a walk, from z a to z b: images (frames, C, H, W). Both ends are exact."""
     alpha = torch.arange(frames).div(frames - 1).unsqueeze(1)
-    if space == "screen":  # a mixture of two pictures: a ghost, as nothing in between is near a picture
+    if space == "screen":  # a mixture of two pictures: a ghost, as the average of two pictures is not a picture
         start, end = images_of(G, torch.stack([a, b]))
         return torch.lerp(start, end, alpha.view(-1, 1, 1, 1))
     return images_of(G, slerp(a, b, alpha) if space == "sphere" else torch.lerp(a, b, alpha))

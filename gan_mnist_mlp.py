@@ -5,8 +5,8 @@ Run       python gan_mnist_mlp.py                          the report's recipe; 
           python gan_mnist_mlp.py --dataset toy            zeros drawn by code, nothing to download
           python gan_mnist_mlp.py --lr-g 0.05 --lr-d 0.01 --epochs 25        a generator too fast: it collapses for good
 Look at   modes.png (which way to write a zero G draws, over time), samples/, training.gif, losses.png in the run's folder
-Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): logits (B,), so sigmoid(D(x)) is the
-          probability that x is real. B: --batch-size, the real images in a step; D sees as many fakes beside them.
+Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): the probability that x is real, as
+          in the papers; in the code D returns its logits (B,), for the losses' sake. B: --batch-size, the real images in a step; D sees as many fakes beside them.
 """
 import itertools
 
@@ -35,7 +35,10 @@ def load_images(args):
         images, labels = common.load_mnist(args.data, args.dataset)
         if args.digit != "all":
             images = images[labels == int(args.digit)]
-    return images[:args.limit]
+    images = images[:args.limit]
+    if len(images) < MODES:
+        common.fail(f"{len(images)} images are too few for {MODES} modes")
+    return images
 
 
 # --------------------------------------------------------------------------------------------------------- the two players
@@ -73,31 +76,31 @@ class Discriminator(nn.Module):
 def step_D(G, D, opt_D, real, z):
     """Teach D to tell real from fake: minimise  -1/2 [log D(x) + log(1 - D(G(z)))].
 
-    Returns the loss and D's mean probability on the reals and on the fakes, as tensors.
+    real: (B, 1, 28, 28) in [-1, 1]; z: (B, latent_dim). Returns the loss and D's mean probability on the reals and on the fakes, as tensors.
     """
     with torch.no_grad():  # only D learns here, so G needs no graph
         fake = G(z)
     logits = D(torch.cat([real, fake]))  # one batch, as in the report; with BatchNorm it would have to be two
     labels = torch.ones_like(logits)
     labels[len(real):] = 0
-    loss = F.binary_cross_entropy_with_logits(logits, labels)
+    loss_D = F.binary_cross_entropy_with_logits(logits, labels)
     opt_D.zero_grad()
-    loss.backward()
+    loss_D.backward()
     opt_D.step()
     probability = logits.detach().sigmoid()
-    return loss.detach(), probability[:len(real)].mean(), probability[len(real):].mean()
+    return loss_D.detach(), probability[:len(real)].mean(), probability[len(real):].mean()
 
 
 def step_G(G, D, opt_G, z):
-    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)). Returns the loss, as a tensor."""
+    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)), for z (B, latent_dim). Returns the loss."""
     logits = D(G(z))
     # The report prints "minimize log(1 - D(G(z)))", its code does this, and so do we: where D is sure of a fake, the printed
     # loss is flat and G learns nothing, while this one is steep (Goodfellow et al. 2014, section 3).
-    loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+    loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
-    loss.backward(inputs=list(G.parameters()))  # the gradient flows through D, but only G receives it
+    loss_G.backward(inputs=list(G.parameters()))  # the gradient flows through D, but only G receives it
     opt_G.step()
-    return loss.detach()
+    return loss_G.detach()
 
 
 # ------------------------------------------------------------------------------------------------------------ the observer
@@ -117,6 +120,12 @@ def kmeans(x, k=MODES, iterations=30):
     return centres[member.sum(dim=0).argsort(descending=True)]
 
 
+def mean_distance(images):
+    """The mean distance between two different images of (N, ...), in Euclid's norm over their pixels."""
+    x = images.flatten(1)  # the quick way to all distances, by a matrix product, is inexact just where images are alike
+    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sum() / (len(x) * (len(x) - 1))
+
+
 class Observer:
     """Measures how varied the samples are and which modes of the real images they hit. Training is the same without it:
     it looks at the same 200 z and 200 reals every time, chosen with a random generator of its own.
@@ -126,12 +135,10 @@ class Observer:
 
     def __init__(self, images, latent_dim):
         x = common.to_float(images).flatten(1)
-        if len(x) < MODES:
-            common.fail(f"{len(x)} images are too few for {MODES} modes")
         own = torch.Generator().manual_seed(0)
         self.z = torch.randn(200, latent_dim, generator=own).to(x.device)
-        self.real = x[torch.randperm(len(x), generator=own)[:200].to(x.device)]
-        self.real_spread = torch.pdist(self.real).mean()
+        self.real = common.to_float(images[torch.randperm(len(x), generator=own)[:200].to(x.device)])
+        self.real_spread = mean_distance(self.real)
         self.centres = kmeans(x)
         self.real_shares = self.shares(x)
 
@@ -140,15 +147,15 @@ class Observer:
         return torch.bincount(torch.cdist(x, self.centres).argmin(dim=1), minlength=MODES) / len(x)
 
     def measure(self, fake, logits_real, logits_fake):
-        """A row of modes.csv, as a dict of tensors, from samples (B, 784) and from what D says of reals and of them.
+        """A row of modes.csv, as a dict of tensors, from samples (B, 1, 28, 28) and from D's logits for reals and for them.
 
         spread: mean distance between two samples over that between two reals: 1 is as varied as the reals, 0 is one picture.
         std: the report's own number, the standard deviation of a pixel over the samples, averaged over the pixels.
         modes_covered: modes that have at least a fifth of the share that they have among the reals.
         acc_real, acc_fake: the share of the reals and of the fakes that D takes for what they are.
         """
-        shares = self.shares(fake)
-        return {"spread": torch.pdist(fake).mean() / self.real_spread, "std": fake.std(dim=0).mean(),
+        shares = self.shares(fake.flatten(1))
+        return {"spread": mean_distance(fake) / self.real_spread, "std": fake.std(dim=0).mean(),
                 "dominant_mode": shares.argmax(), "dominant_share": shares.max(),
                 "modes_covered": (shares >= self.real_shares / 5).sum(),
                 "acc_real": (logits_real > 0).float().mean(), "acc_fake": (logits_fake < 0).float().mean(),
@@ -156,12 +163,15 @@ class Observer:
 
     @torch.no_grad()
     def __call__(self, G, D):
-        fake = G(self.z).flatten(1)
+        fake = G(self.z)
         return self.measure(fake, D(self.real), D(fake))
 
 
 def find_phases(steps, spread, modes):
     """Cut a run into phases: a list of (name, first step, last step, the modes that dominated, in order).
+
+    steps, spread, modes: columns of modes.csv, an item an observation; modes has the dominant ones.
+
 
     collapsed: the samples are alike, and stay in one mode. cycling: they are alike, but the mode moves; lasts from the first
     hop to the last one, or on to the end when less than SETTLED steps are left. spreading: in between. spread out: varied.
@@ -192,13 +202,14 @@ def find_phases(steps, spread, modes):
 def print_phases(table):
     """Say in words what modes.csv shows."""
     print("\nPhases, from the spread of the samples (1: as varied as the reals) and the mode that most of them hit:")
-    for name, first, last, modes in find_phases(table["step"], table["spread"], table["dominant_mode"]):
+    phases = find_phases(table["step"], table["spread"], table["dominant_mode"])
+    for name, first, last, modes in phases:
         hops = ", ".join(map(str, modes[:12])) + (", ..." if len(modes) > 12 else "")
         words = {"collapsed": f"collapsed on mode {modes[0]}", "cycling": f"cycling from mode to mode: {hops}",
                  "spreading": "spreading out", "spread out": "spread out over the modes"}
         print(f"  steps {first:6,} to {last:6,}: {words[name]}")
     end = {name: column[-1] for name, column in table.items()}
-    verdict = {"spreading": "spreading out", "spread out": "spread out"}.get(name, "collapse, the samples are all alike")
+    verdict = {"spreading": "spreading out", "spread out": "spread out"}.get(phases[-1][0], "collapse, the samples are all alike")
     print(f"Verdict at the end: {verdict}. Spread ratio {end['spread']:.3f}, std {end['std']:.3f}, {end['dominant_share']:.0%} of "
           f"the samples in mode {end['dominant_mode']:.0f}, {end['modes_covered']:.0f} of {MODES} modes covered.")
 
@@ -240,12 +251,14 @@ def main(argv=None):
     device = common.setup(args)
     images = load_images(args)
     latent_dim = 64
-    G, D = (common.place(net, device, args.precision) for net in (Generator(latent_dim), Discriminator()))
+    G, D = Generator(latent_dim), Discriminator()
+    for net in (G, D):  # with PyTorch's own initialisation, as in the report's code
+        common.place(net, device, args.precision)
     opt_G = torch.optim.SGD(G.parameters(), lr=args.lr_g)
     opt_D = torch.optim.SGD(D.parameters(), lr=args.lr_d)
     run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator={"latent_dim": latent_dim}, tables=["modes.csv"])
     observer = Observer(run.images, latent_dim)
-    print(READING_KEY)
+    print(READING_KEY, flush=True)
 
     for real in run.minibatches():
         # (1) D: tell the reals from as many fakes
@@ -259,8 +272,6 @@ def main(argv=None):
             run.rows["modes.csv"].append({"step": run.step, **observer(G, D)})
 
     run.finish()
-    with torch.no_grad():
-        common.save_grid(run.out / "samples/unpicked.png", G(torch.randn(10, latent_dim, device=device)), columns=10)
     if run.step >= OBSERVE_EVERY:
         table = common.read_csv(run.out / "modes.csv")
         plot_modes(run.out / "modes.png", table, observer.centres)

@@ -76,7 +76,7 @@ def frechet_distance(a, b):
 def score(p, features, p_real, real_features):
     """A row of the table, from p (N, K) and features (N, F). The splits are taken in turn, so the order must be random.
 
-    classes: how many have at least a fifth of their share among the reals.
+    classes: how many have at least a fifth of their share among the reals, of those that have a share of 0.001 there.
     """
     row = {}
     for name, function in [("inception", inception_score), ("mode", lambda part: mode_score(part, p_real))]:
@@ -84,7 +84,7 @@ def score(p, features, p_real, real_features):
         row[f"{name}_score"], row[f"{name}_std"] = values.mean().item(), values.std().item()
     share = torch.bincount(p.argmax(dim=1), minlength=len(p_real)) / len(p)
     row["frechet_distance"] = frechet_distance(features, real_features)
-    row["classes"] = int((share >= p_real / 5).sum())
+    row["classes"] = int(((share >= p_real / 5) & (p_real > 1e-3)).sum())
     if len(share) <= 10:  # of Inception's 1,000 classes most are things that no face is
         row.update({f"share_{i}": value.item() for i, value in enumerate(share)})
     return row
@@ -138,6 +138,7 @@ def load_classifier(images, labels, path, device):
     """The classifier of a dataset: the one kept in `path`, or a new one, trained on six images of seven and tested on the rest."""
     net = common.place(Classifier(images.shape[1], images.shape[2], int(labels.max()) + 1), device, "fp32")
     fingerprint = [len(images), int(images.sum()), int(labels.sum())]
+    common.make_folder(path.parent)  # the toy faces need no folder of data
     with contextlib.suppress(Exception):  # not kept yet, or not whole: train
         kept = torch.load(path, map_location=device, weights_only=True)
         if kept["fingerprint"] == fingerprint:
@@ -189,8 +190,8 @@ def load_reals(saved, data):
 
 def save_neighbours(path, samples, reals):
     """Eight samples, and below each the real image nearest to it in pixels: a copy would mean that G memorised it."""
-    x = common.to_float(reals).flatten(1)
-    nearest = torch.cdist(samples[:8].flatten(1), x).argmin(dim=1)
+    x = samples[:8].flatten(1)
+    nearest = torch.cat([torch.cdist(x, common.to_float(part).flatten(1)) for part in reals.split(1000)], dim=1).argmin(dim=1)
     common.save_grid(path, torch.cat([samples[:8], common.to_float(reals[nearest])]), columns=8)
 
 
@@ -222,20 +223,21 @@ def main(argv=None):
         G, latent_dim = load_generator(path, device)
         name = Path(path).resolve().parent.name
         z = torch.randn(args.n, latent_dim, generator=torch.Generator().manual_seed(args.seed))
-        samples[path if name in samples else name] = images_of(G, z)
+        samples[f"{name}-{len(samples) + 1}" if name in samples else name] = images_of(G, z)
     out = Path(args.out or Path(args.checkpoints[0]).parent / "scores")
     reals, labels = load_reals(saved[0], args.data)
     common.make_folder(out)  # before the long work
     shuffled = torch.randperm(len(reals), generator=torch.Generator().manual_seed(args.seed))
+    count = min(args.n, len(reals) // 2)  # real images to score
     if labels is None:  # Inception is slow: measure against as many other reals only
-        net, reference = Inception(args.weights).to(device).eval(), reals[shuffled[-args.n:]]
+        net, reference = Inception(args.weights).to(device).eval(), reals[shuffled[-count:]]
     else:
         net, reference = load_classifier(reals, labels, Path(args.data, f"classifier_{dataset}.pt"), device), reals
     p, real_features = judge(net, reference)
     p_real, rows = p.mean(dim=0), []
     one = next(iter(samples.values()))[:1].expand(args.n, -1, -1, -1)
     print(f"{'':24}{'Inception score':>18}{'Mode score':>18}{'Frechet distance¹':>20}{'classes':>12}")
-    for name, images in {"real": reals[shuffled[:args.n]], **samples, "one sample repeated": one}.items():
+    for name, images in {"real": reals[shuffled[:count]], **samples, "one sample repeated": one}.items():
         row = {"name": name, **score(*judge(net, images), p_real, real_features)}
         print(f"{name[-24:]:24}{row['inception_score']:11.2f} ± {row['inception_std']:.2f}{row['mode_score']:13.2f} ± "
               f"{row['mode_std']:.2f}{row['frechet_distance']:20.2f}{row['classes']:7} / {int((p_real > 1e-3).sum())}")
@@ -246,7 +248,7 @@ def main(argv=None):
         file.write("".join(",".join(line) + "\n" for line in lines).encode())
     plot_scores(out / "scores.png", rows)
     for name, images in samples.items():
-        save_neighbours(out / f"neighbours_{Path(name).name}.png", images, reals)
+        save_neighbours(out / f"neighbours_{name}.png", images, reals)
     print(f"wrote {out}")
 
 

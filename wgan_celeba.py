@@ -9,7 +9,8 @@ Run       python wgan_celeba.py                                   the WGAN, 50 e
           python wgan_celeba.py --data ~/pictures --limit 5000 --ngf 16 --ndf 16         your own pictures, on a slow laptop
 Look at   losses.png (with wgan, w_estimate is the curve that means something), samples/ and training.gif in the run's folder
 Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): numbers (B,), high for real. With wgan D is
-          called the critic, and its numbers are no logits; sigmoid(D(x)) is a probability with minimax only. B: --batch-size.
+          called the critic; with minimax the numbers are logits, and sigmoid(D(x)) is what the paper writes as D(x).
+          B: --batch-size.
 """
 import torch
 from torch import nn
@@ -27,12 +28,13 @@ DEFAULTS = {
 
 def parse_args(argv):
     parser = common.training_parser(__file__, __doc__, datasets=["celeba", "toy"], epochs=50, batch_size=64, seed=0)
-    parser.add_argument("--loss", default="wgan", choices=list(DEFAULTS), help="which game the two nets play")
-    parser.add_argument("--upsample", default="deconv", choices=["deconv", "nearest", "bilinear"], help="how G doubles the size")
+    parser.add_argument("--loss", default="wgan", choices=list(DEFAULTS), help="which game the two nets play: the assignment's three")
+    parser.add_argument("--upsample", default="deconv", choices=["deconv", "nearest", "bilinear"],
+                        help="how G doubles the size (the assignment's three ways)")
     parser.add_argument("--ngf", type=int, default=64, help="width of G (the assignment: 64); 16 for a slow laptop")
     parser.add_argument("--ndf", type=int, default=64, help="width of D (the assignment: 64); 16 for a slow laptop")
-    parser.add_argument("--lr", type=float, help="rate of both; None: 5e-5 for wgan (RMSProp), 2e-4 for the others (Adam)")
-    parser.add_argument("--n-critic", type=int, help="D updates a G update; None: 5 for wgan (20 at times), 1 for the others")
+    parser.add_argument("--lr", type=float, help="rate of both; None: the assignment's 5e-5 for wgan (RMSProp), 2e-4 for the others")
+    parser.add_argument("--n-critic", type=int, help="D updates a G update; None: the paper's 5 for wgan (20 at times), 1 for the others")
     parser.add_argument("--clip", type=float, help="wgan: bound of D's weights; None: 0.01 (the paper); the assignment's run: 0.05")
     args, saved = common.parse(parser, argv)
     if args.clip and args.loss != "wgan":
@@ -40,6 +42,8 @@ def parse_args(argv):
     for name, value in DEFAULTS[args.loss].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if args.batch_size < 2:
+        common.fail("--batch-size 1: G's BatchNorm1d needs at least two")
     return args, saved
 
 
@@ -52,7 +56,7 @@ def load_images(args):
 
 # --------------------------------------------------------------------------------------------------------- the two players
 def double(channels_in, channels_out, upsample):
-    """Double the size, in one of three ways. The two resizings cannot paint a checkerboard (Odena et al. 2016)."""
+    """Double the size, in one of three ways. The two resizings leave an even area even (Odena et al. 2016)."""
     if upsample == "deconv":  # every output pixel gets 2 x 2 of the 4 x 4 taps: even, as 4 is a multiple of the stride
         return nn.ConvTranspose2d(channels_in, channels_out, kernel_size=4, stride=2, padding=1, bias=False)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode=upsample),
@@ -118,26 +122,27 @@ def init_weights(net):
 
 
 # --------------------------------------------------------------------------------------------------------- the three games
-def loss_of_D(loss, real, fake):
-    """What D minimises, from its outputs (B,) on reals and on fakes."""
-    if real.dim() != 1 or fake.dim() != 1:
-        raise ValueError(f"D's outputs must be (B,), not {tuple(real.shape)} and {tuple(fake.shape)}")
-    if loss == "wgan":  # -(E[D(x)] - E[D(G(z))]): the critic widens the gap that its clipped weights allow
-        return fake.mean() - real.mean()
-    if loss == "lsgan":  # E[(D(x) - 1)^2] + E[D(G(z))^2]
-        return ((real - 1) ** 2).mean() + (fake ** 2).mean()
-    return -F.logsigmoid(real).mean() - F.logsigmoid(-fake).mean()  # -E[log D(x)] - E[log(1 - D(G(z)))]
+def loss_of_D(game, out_real, out_fake):
+    """What D minimises in a game (wgan, minimax or lsgan), from its outputs (B,) on reals and on fakes."""
+    if out_real.dim() != 1 or out_fake.dim() != 1:
+        raise ValueError(f"D's outputs must be (B,), not {tuple(out_real.shape)} and {tuple(out_fake.shape)}")
+    if game == "wgan":  # -(E[D(x)] - E[D(G(z))]): the critic widens the gap that its clipped weights allow
+        return out_fake.mean() - out_real.mean()
+    if game == "lsgan":  # E[(D(x) - 1)^2] + E[D(G(z))^2]
+        return ((out_real - 1) ** 2).mean() + (out_fake ** 2).mean()
+    # -E[log D(x)] - E[log(1 - D(G(z)))], where the paper's D is the sigmoid of ours, and 1 - sigmoid(a) = sigmoid(-a)
+    return -F.logsigmoid(out_real).mean() - F.logsigmoid(-out_fake).mean()
 
 
-def loss_of_G(loss, fake):
-    """What G minimises, from D's outputs (B,) on fakes."""
-    if loss == "wgan":  # -E[D(G(z))]
-        return -fake.mean()
-    if loss == "lsgan":  # E[(D(G(z)) - 1)^2]
-        return ((fake - 1) ** 2).mean()
+def loss_of_G(game, out_fake):
+    """What G minimises in a game, from D's outputs (B,) on fakes."""
+    if game == "wgan":  # -E[D(G(z))]
+        return -out_fake.mean()
+    if game == "lsgan":  # E[(D(G(z)) - 1)^2]
+        return ((out_fake - 1) ** 2).mean()
     # Not log(1 - D(G(z))), as the name minimax says: where D is sure of a fake, that is flat and G learns nothing, while this
     # is steep (Goodfellow et al. 2014, section 3).
-    return -F.logsigmoid(fake).mean()  # -E[log D(G(z))]
+    return -F.logsigmoid(out_fake).mean()  # -E[log D(G(z))]
 
 
 def critic_updates(g_iter, n_critic):
@@ -156,12 +161,15 @@ def position(step, updates_before):
     return g_step, step
 
 
-def step_D(G, D, opt_D, real, z, loss, clip=None):
-    """Teach D to tell real from fake. Returns its loss and its outputs (B,) on the reals and on the fakes, as tensors."""
+def step_D(G, D, opt_D, real, z, game, clip=None):
+    """Teach D to tell real from fake.
+
+    real: (B, 3, 64, 64) in [-1, 1]; z: (B, latent_dim). Returns the loss and D's outputs (B,) on the reals and on the fakes.
+    """
     with torch.no_grad():  # only D learns here, so G needs no graph
         fake = G(z)
-    out_real, out_fake = D(real), D(fake)  # two batches: BatchNorm must not see reals and fakes as one crowd
-    loss_D = loss_of_D(loss, out_real, out_fake)
+    out_real, out_fake = D(real), D(fake)  # two batches: BatchNorm must not mix the statistics of reals and fakes
+    loss_D = loss_of_D(game, out_real, out_fake)
     opt_D.zero_grad()
     loss_D.backward()
     opt_D.step()
@@ -172,9 +180,9 @@ def step_D(G, D, opt_D, real, z, loss, clip=None):
     return loss_D.detach(), out_real.detach(), out_fake.detach()
 
 
-def step_G(G, D, opt_G, z, loss):
-    """Teach G to fool the D that has just been improved. Returns the loss, as a tensor."""
-    loss_G = loss_of_G(loss, D(G(z)))
+def step_G(G, D, opt_G, z, game):
+    """Teach G to fool the D that has just been improved, for z (B, latent_dim). Returns the loss."""
+    loss_G = loss_of_G(game, D(G(z)))
     opt_G.zero_grad()
     loss_G.backward(inputs=list(G.parameters()))  # the gradient flows through D, but only G receives it
     opt_G.step()
@@ -183,6 +191,7 @@ def step_G(G, D, opt_G, z, loss):
 
 READING_KEY = {
     "wgan": """How to read the losses: w_estimate = mean D(x) - mean D(G(z)) is the critic's estimate of a distance.
+  loss_d = -w_estimate, loss_g = -mean D(G(z)): negative numbers are normal
   rising at first         the critic learns; the first 50 updates of G take 1,000 minibatches, so this is slow, not stuck
   falling steadily        the samples come closer to the reals: unlike other GAN losses, this one should go down
   Only its course means something: it is known up to a constant, and another --clip or --ndf gives another constant.""",
@@ -199,8 +208,9 @@ def main(argv=None):
     args, saved = parse_args(argv)
     device = common.setup(args)
     images = load_images(args)
-    shape = {"latent_dim": 100, "ngf": args.ngf, "upsample": args.upsample}
-    G = Generator(**shape)
+    latent_dim = 100
+    keywords = {"latent_dim": latent_dim, "ngf": args.ngf, "upsample": args.upsample}
+    G = Generator(**keywords)
     D = Discriminator(args.ndf)
     for net in (G, D):
         init_weights(net)
@@ -209,8 +219,8 @@ def main(argv=None):
         opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), args.lr) for net in (G, D))
     else:
         opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
-    run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator=shape)
-    print(READING_KEY[args.loss])
+    run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator=keywords)
+    print(READING_KEY[args.loss], flush=True)
 
     def updates_before(g_step):
         return critic_updates(g_step, args.n_critic) if args.loss == "wgan" else args.n_critic
@@ -219,19 +229,20 @@ def main(argv=None):
 
     for real in run.minibatches():
         # (1) D, or the critic: tell the reals from as many fakes. Every update draws a fresh minibatch
-        z = torch.randn(len(real), 100, device=device)
+        z = torch.randn(len(real), latent_dim, device=device)
         loss_D, out_real, out_fake = step_D(G, D, opt_D, real, z, args.loss, args.clip)
         d_steps += 1
         # (2) G: fool D, with fresh noise, once D has had all of its updates
         if d_steps == updates_before(g_step):
-            z = torch.randn(len(real), 100, device=device)
+            z = torch.randn(len(real), latent_dim, device=device)
             loss_G = step_G(G, D, opt_G, z, args.loss)
             g_step, d_steps = g_step + 1, 0
         else:
             loss_G = loss_of_G(args.loss, out_fake)  # G waits: what it would lose on these fakes, for the log
-        show = torch.sigmoid if args.loss == "minimax" else torch.Tensor.float
-        run.log(loss_d=loss_D, loss_g=loss_G, d_real=show(out_real).mean(), d_fake=show(out_fake).mean(),
-                g_step=g_step, w_estimate=out_real.mean() - out_fake.mean())
+        w_estimate = out_real.mean() - out_fake.mean()
+        if args.loss == "minimax":  # only there are D's outputs logits
+            out_real, out_fake = out_real.sigmoid(), out_fake.sigmoid()
+        run.log(loss_d=loss_D, loss_g=loss_G, d_real=out_real.mean(), d_fake=out_fake.mean(), g_step=g_step, w_estimate=w_estimate)
 
     run.finish(["w_estimate"])
 

@@ -23,13 +23,14 @@ RUNS = {
     "blog-dcgan": "dcgan_mnist.py --epochs 16",
     "blog-mlp": "dcgan_mnist.py --model mlp --epochs 16",
     "lab-mnist": "dcgan_celeba.py --dataset mnist",
-    "lab-dcgan": "dcgan_celeba.py --limit 10000 --generator dcgan --ngf 32 --ndf 32 --epochs 10",
-    "lab-vanilla": "dcgan_celeba.py --limit 10000 --generator vanilla --ngf 32 --ndf 32 --epochs 10 --compare runs/docs/lab-dcgan",
+    "lab-dcgan": "dcgan_celeba.py --limit 10000 --generator dcgan --ngf 32 --ndf 32 --epochs 20",
+    "lab-vanilla": "dcgan_celeba.py --limit 10000 --generator vanilla --ngf 32 --ndf 32 --epochs 20 --compare runs/docs/lab-dcgan",
     "lab-lr-0.002": "dcgan_celeba.py --limit 10000 --generator vanilla --ngf 32 --ndf 32 --lr 0.002 --epochs 4",
     "wgan": "wgan_celeba.py --limit 10000 --loss wgan --ngf 16 --ndf 16 --epochs 50",
     "minimax": "wgan_celeba.py --limit 10000 --loss minimax --ngf 16 --ndf 16 --epochs 8",
     "lsgan": "wgan_celeba.py --limit 10000 --loss lsgan --ngf 16 --ndf 16 --epochs 14",
 }
+NEEDS = {"wgan": "minimax", "lab-vanilla": "lab-dcgan"}  # run -> another that its pictures show too
 
 
 def copy(run, name):
@@ -98,14 +99,16 @@ PICTURES = {
     "zeros-modes.png": ("zeros", lambda run: copy(run, "modes.png").convert("RGB").quantize(64)),
     "zeros-samples.png": ("zeros", lambda run: in_time(run, [1, 5, 10, 20, 100], rows=4, columns=5, size=28).quantize(24)),
     "zeros-collapse-modes.png": ("zeros-collapse", lambda run: copy(run, "modes.png").convert("RGB").quantize(64)),
+    "zeros-collapse-samples.png": ("zeros-collapse", lambda run: in_time(run, [1, 5, 8, 16, 25], rows=4, columns=5, size=28).quantize(24)),
     "blog-dcgan-samples.png": ("blog-dcgan", lambda run: in_time(run, [1, 4, 16], rows=8, columns=8, size=28).quantize(24)),
     "blog-mlp-samples.png": ("blog-mlp", lambda run: in_time(run, [1, 4, 16], rows=8, columns=8, size=28).quantize(24)),
     "lab-mnist-samples.png": ("lab-mnist", lambda run: in_time(run, [1, 2, 3, 4, 5], rows=5, columns=5, size=28).quantize(24)),
-    "lab-vanilla-samples.png": ("lab-vanilla", lambda run: in_time(run, [1, 3, 5, 7, 10], rows=3, columns=4, size=64).quantize(256)),
-    "lab-dcgan-samples.png": ("lab-dcgan", lambda run: in_time(run, [1, 3, 5, 7, 10], rows=3, columns=4, size=64).quantize(256)),
+    "lab-vanilla-samples.png": ("lab-vanilla", lambda run: in_time(run, [1, 3, 5, 10, 20], rows=3, columns=4, size=64).quantize(256)),
+    "lab-dcgan-samples.png": ("lab-dcgan", lambda run: in_time(run, [1, 3, 5, 10, 20], rows=3, columns=4, size=64).quantize(256)),
     "lab-lr-0.002-samples.png": ("lab-lr-0.002", lambda run: in_time(run, [4], rows=2, columns=6, size=64).quantize(256)),
     "lab-lr-0.0002-samples.png": ("lab-vanilla", lambda run: in_time(run, [4], rows=2, columns=6, size=64).quantize(256)),
     "upsampling.png": (None, upsampling),
+    "wgan-samples.png": ("wgan", lambda run: in_time(run, [1, 10, 25, 50], rows=3, columns=4, size=64).quantize(256)),
     "minimax-over-wgan.png": ("wgan", lambda run: below(last("minimax", 2, 8, 64), last(run, 2, 8, 64)).quantize(256)),
     "lsgan-samples.png": ("lsgan", lambda run: last(run, 2, 8, 64).quantize(256)),
     "walk-digits.png": ("blog-dcgan", lambda run: walk(run).quantize(24)),
@@ -118,10 +121,11 @@ PICTURES = {
 def main():
     for name, (run, draw) in PICTURES.items():
         if name.startswith(tuple(sys.argv[1:] or [""])):
-            for needed in [run] if run != "wgan" else ["minimax", "wgan"]:
-                out = ROOT / "runs/docs" / str(needed)
-                if needed and not (out / "training.gif").exists():
-                    if subprocess.run([sys.executable, *shlex.split(RUNS[needed]), "--out", str(out)], cwd=ROOT).returncode:
+            for needed in filter(None, [NEEDS.get(run), run]):
+                out, (script, *flags) = ROOT / "runs/docs" / needed, shlex.split(RUNS[needed])
+                flags = ["--resume"] if (out / "checkpoint.pt").exists() else flags
+                if not (out / "training.gif").exists():
+                    if subprocess.run([sys.executable, script, *flags, "--out", str(out)], cwd=ROOT).returncode:
                         sys.exit(f"docs/{name} was not made")
             draw(run).save(ROOT / "docs" / name, optimize=True)
             print(f"docs/{name}" + (f": python {RUNS[run]}" if run else ""))

@@ -111,6 +111,9 @@ def test_a_run_never_overwrites_another(stops, capsys):
     assert "runs/gan_mnist_mlp-2" in capsys.readouterr().out
     assert Path("runs/gan_mnist_mlp/checkpoint.pt").read_bytes() == first
     assert "holds a run already" in stops(gan_mnist_mlp.main, [*small, "--out", "runs/gan_mnist_mlp"])
+    Path("runs/gan_mnist_mlp/checkpoint.pt").rename("kept.pt")  # the rest of the run is there still
+    assert "holds a run already" in stops(gan_mnist_mlp.main, [*small, "--out", "runs/gan_mnist_mlp"])
+    Path("kept.pt").rename("runs/gan_mnist_mlp/checkpoint.pt")
     gan_mnist_mlp.main(["--resume", "--epochs", "2"])  # without --out: the one with the highest number
     assert torch.load("runs/gan_mnist_mlp-2/checkpoint.pt", weights_only=True)["epoch"] == 2
     assert Path("runs/gan_mnist_mlp/checkpoint.pt").read_bytes() == first
@@ -147,7 +150,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(stops):
     saved["G"]["layers.0.bias"][0] = float("nan")
     torch.save(saved, "run/checkpoint.pt")
     poisoned = Path("run/checkpoint.pt").read_bytes()
-    assert "step 21:" in stops(gan_mnist_mlp.main, ["--resume", "--out", "run", "--epochs", "2"], status=1)
+    line = stops(gan_mnist_mlp.main, ["--resume", "--out", "run", "--epochs", "2"], status=1)
+    assert "step 21:" in line and "run/checkpoint.pt" in line
     assert Path("run/checkpoint.pt").read_bytes() == poisoned != before
 
 
@@ -158,7 +162,8 @@ def test_bad_flags_get_one_line(stops):
         (["--epochs", "0"], "--epochs 0"), (["--epochs", "many"], "--epochs"), (["--batch-size", "-3"], "--batch-size -3"),
         (["--limit", "0"], "--limit 0"), (["--batch-size", "6000"], "larger than the data, 5923"),
         (["--limit", "10"], "larger than the data, 10"), (["--dataset", "cifar"], "--dataset"), (["--precision", "fp8"], "--precision"),
-        (["--device", "warp"], "--device warp"), (["--device", "cuda:99"], "--device cuda:99"), (["--epoch", "3"], "--epoch"),
+        (["--device", "warp"], "--device warp"), (["--device", "cuda:99"], "--device cuda:99"),
+        (["--device", "meta"], "--device meta"), (["--limit", "5", "--batch-size", "2"], "5 images are too few"), (["--epoch", "3"], "--epoch"),
         (["--seed", "-1"], "--seed -1"), (["--seed", "1e3"], "--seed"), (["--lr-g", "nan"], "--lr-g nan"),
         (["--lr-g", "inf"], "--lr-g inf"), (["--out", "file"], "file"), (["--out", "file/below"], "file/below"),
     ]:

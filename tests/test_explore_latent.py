@@ -217,8 +217,8 @@ def test_bad_input_gets_one_line(stops):
 
 def test_checkpoints_of_something_else_get_one_line(stops):
     for changes, part in [
-        ({"script": "os"}, "no generator of these scripts"), ({"generator": {"class": "Discriminator", "latent_dim": 64}}, "no generator"),
-        ({"generator": {"class": "__init__", "latent_dim": 64}}, "no generator"), ({"generator": {"latent_dim": 64}}, "no generator"),
+        ({"script": "os"}, "not a generator of these scripts"), ({"generator": {"class": "Discriminator", "latent_dim": 64}}, "not a generator"),
+        ({"generator": {"class": "__init__", "latent_dim": 64}}, "not a generator"), ({"generator": {"latent_dim": 64}}, "not a generator"),
         ({"generator": {"class": "Generator", "latent_dim": 32}}, "does not fit"), ({"generator": {"class": "Generator", "depth": 3}}, "does not fit"),
         ({"G": {}}, "does not fit"),
     ]:
@@ -226,4 +226,4 @@ def test_checkpoints_of_something_else_get_one_line(stops):
         assert part in stops(script.main, ["checkpoint.pt", "sample"]), changes
     Path("evil.py").write_text("raise SystemExit('executed')")
     write_checkpoint(script="evil")
-    assert "no generator" in stops(script.main, ["checkpoint.pt", "sample"]) and "evil" not in sys.modules
+    assert "not a generator" in stops(script.main, ["checkpoint.pt", "sample"]) and "evil" not in sys.modules

@@ -48,7 +48,9 @@ def test_every_layout_gives_the_same_images():
     zip_folder("plain", "mine.zip")
     Path("deep/a/b").mkdir(parents=True)
     zip_folder("plain", "deep/a/b/img_align_celeba.zip")
-    for root in ["torchvision", "torchvision/celeba/img_align_celeba", "kaggle", "zipped", "mine.zip", "deep"]:
+    Path("linked/celeba").mkdir(parents=True)
+    Path("linked/celeba/img_align_celeba").symlink_to(Path("plain").resolve(), target_is_directory=True)
+    for root in ["linked", "torchvision", "torchvision/celeba/img_align_celeba", "kaggle", "zipped", "mine.zip", "deep"]:
         assert torch.equal(common.load_faces(root), images), root
 
 
@@ -85,6 +87,17 @@ def test_the_crop_is_the_centre_square(size):
     picture.save("pictures/a.png")
     red, _, blue = common.load_faces("pictures")[0].float()
     assert blue[2:-2, 2:-2].min() > 250 and red[2:-2, 2:-2].max() < 5
+
+
+def test_a_photo_taken_sideways_is_turned_upright():
+    Path("pictures").mkdir()
+    picture = Image.new("RGB", (64, 64), (0, 0, 255))
+    picture.paste((255, 0, 0), (0, 0, 32, 64))  # red on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn me by 90 degrees, clockwise": what was left is the top
+    picture.save("pictures/a.jpg", exif=exif, quality=95)
+    red = common.load_faces("pictures")[0, 0].float()
+    assert red[:28].mean() > 240 and red[36:].mean() < 15
 
 
 def test_scaling_is_antialiased():
@@ -163,6 +176,18 @@ def test_a_few_broken_pictures_are_skipped_and_named(capsys):
     assert torch.equal(images[6], common.load_faces("plain")[6])
 
 
+def test_a_damaged_zip_loses_the_damaged_picture_only(capsys):
+    write_pictures("plain", 120, size=(64, 64))
+    zip_folder("plain", "all.zip")
+    data = bytearray(Path("all.zip").read_bytes())
+    with zipfile.ZipFile("all.zip") as archive:
+        start = archive.getinfo("000030.jpg").header_offset
+    data[start:start + 4] = b"oops"
+    Path("all.zip").write_bytes(data)
+    assert len(common.load_faces("all.zip")) == 119
+    assert "1 of 120 pictures" in (said := capsys.readouterr().out) and "000030.jpg" in said
+
+
 def test_many_broken_pictures_are_an_error(refuses):
     write_pictures("plain", 20, size=(64, 64))
     Path("plain/000007.jpg").write_bytes(b"")
@@ -182,7 +207,7 @@ def test_a_web_page_saved_as_zip_is_called_that(refuses):
     Path("data/celeba/img_align_celeba.zip").write_text("<!DOCTYPE html><title>Google Drive - Quota exceeded</title>")
     assert "Google Drive's quota page" in refuses("data")
     Path("data/celeba/img_align_celeba.zip").write_bytes(b"PK\x03\x04 cut short")
-    assert "no whole zip archive" in (line := refuses("data")) and "web page" not in line
+    assert "not a complete zip archive" in (line := refuses("data")) and "web page" not in line
     zip_folder("data", "empty.zip")
     with zipfile.ZipFile("empty.zip", "w") as archive:
         archive.writestr("readme.txt", "no pictures")
@@ -228,6 +253,11 @@ def test_celeba_trains_on_pictures_and_compares_runs(stops):
     kinds = [torch.load(f"{run}/checkpoint.pt", weights_only=True)["generator"] for run in ("runs/dcgan_celeba", "other")]
     assert kinds == [{"class": "VanillaGenerator", "latent_dim": 100, "ngf": 4, "size": 64}, {"class": "DCGANGenerator", "latent_dim": 100, "ngf": 4}]
     assert "--compare nowhere" in stops(dcgan_celeba.main, ["--dataset", "toy", "--compare", "nowhere"])
+    Path("runs/dcgan_celeba").rename("elsewhere")
+    dcgan_celeba.main(["--resume", "--out", "other", "--epochs", "2"])  # needs no run to compare with
+    Path("other/losses_comparison.png").unlink()
+    dcgan_celeba.main(["--resume", "--out", "other", "--compare", "elsewhere"])
+    assert Path("other/losses_comparison.png").exists()
 
 
 def test_mnist_gets_the_labs_adaptation(stops):

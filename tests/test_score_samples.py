@@ -117,6 +117,16 @@ def test_the_table_stands_between_the_reals_and_one_sample_repeated(capsys):
     assert Path("a/scores/scores.png").exists()
 
 
+def test_runs_of_one_name_keep_their_rows_and_pictures():
+    write_mnist("data", count=210)
+    Path("x").mkdir()
+    Path("y").mkdir()
+    runs = [make_run("a", "zeros", "mnist"), make_run("x/a", "blog dcgan", "mnist"), make_run("y/a", "blog mlp", "mnist")]
+    script.main([*runs, "--n", "40", "--out", "scores"])
+    assert [line.split(",")[0] for line in Path("scores/scores.csv").read_text().splitlines()[2:5]] == ["a", "a-2", "a-3"]
+    assert len({path.read_bytes() for path in Path("scores").glob("neighbours_*.png")}) == 3
+
+
 def test_the_classifier_is_kept_beside_the_data_until_the_data_changes(capsys):
     write_mnist("data", count=210)
     run = make_run("a", "zeros", "mnist")

@@ -144,6 +144,7 @@ def test_the_other_losses_take_turns_and_record_what_was_used(loss):
 def test_clip_belongs_to_wgan(stops):
     assert "--clip 0.05" in stops(script.main, ["--loss", "lsgan", "--clip", "0.05", "--dataset", "toy"])
     assert "--clip 0.0" in stops(script.main, ["--clip", "0", "--dataset", "toy"])
+    assert "--batch-size 1" in stops(script.main, ["--batch-size", "1", "--dataset", "toy"])
     assert "--n-critic 0" in stops(script.main, ["--n-critic", "0", "--dataset", "toy"])
 
 
