@@ -73,6 +73,15 @@ def walk(run):
     return below(strip.crop((0, 0, strip.width, row + 2)), strip.crop((0, 2 * row, strip.width, strip.height)))
 
 
+def play(run):
+    """The five dimensions of z that change seed 140 most."""
+    folder = ROOT / "runs/docs" / run
+    command = ["explore_latent.py", str(folder / "checkpoint.pt"), "play", "--seeds", "140"]
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+    picture = Image.open(folder / "explore/play_140_top.png").convert("RGB")
+    return picture.crop((0, 0, picture.width, picture.height // 2 + 1))
+
+
 def upsampling(run):
     """The assignment's figures 1 to 3, after Odena et al. 2016: a ramp, enlarged twice in four ways by kernels of ones."""
     from matplotlib.figure import Figure
@@ -112,6 +121,7 @@ PICTURES = {
     "minimax-over-wgan.png": ("wgan", lambda run: below(last("minimax", 2, 8, 64), last(run, 2, 8, 64)).quantize(256)),
     "lsgan-samples.png": ("lsgan", lambda run: last(run, 2, 8, 64).quantize(256)),
     "walk-digits.png": ("blog-dcgan", lambda run: walk(run).quantize(24)),
+    "play-faces.png": ("lab-vanilla", lambda run: play(run).quantize(256)),
     "walk-minimax-over-wgan.png": ("wgan", lambda run: below(walk("minimax"), walk(run)).quantize(256)),
     "wgan-losses.png": ("wgan", lambda run: copy(run, "losses.png").convert("RGB").quantize(64)),
     "lab-comparison.png": ("lab-vanilla", lambda run: copy(run, "losses_comparison.png").convert("RGB").quantize(64)),
