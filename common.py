@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 
-# ------------------------------------------------------------------------------------------------------ flags and device
+# ------------------------------------------------------------------------------------------- flags and device
 def fail(message, status=2):
     """End the program with one line on stderr."""
     print("error:", " ".join(str(message).split()), file=sys.stderr)
@@ -110,7 +110,7 @@ def place(net, device, precision):
     return net.to(device)
 
 
-# ------------------------------------------------------------------------------------------------------------- images in
+# -------------------------------------------------------------------------------------------------- images in
 def load_mnist(root, dataset, test=False):
     """MNIST or Fashion-MNIST, downloaded when missing; `test` appends the 10,000 test images to the 60,000.
 
@@ -279,7 +279,7 @@ def to_float(images):
     return images / 127.5 - 1
 
 
-# ---------------------------------------------------------------------------------------------------------- pictures out
+# ----------------------------------------------------------------------------------------------- pictures out
 def to_uint8(images):
     """float in [-1, 1] -> uint8 in [0, 255]."""
     return ((images + 1) * 127.5).round().clamp(0, 255).byte()
@@ -352,7 +352,7 @@ def plot_curves(path, table, *panels):
         figure.savefig(file, dpi=100)
 
 
-# -------------------------------------------------------------------------------------------------- a run and its folder
+# --------------------------------------------------------------------------------------- a run and its folder
 def default_folders(script):
     """The runs that a script made without --out: number -> folder, for runs/script, runs/script-2, ..."""
     folders = [path.parent for path in Path("runs").glob("*/checkpoint.pt")]

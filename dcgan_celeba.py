@@ -1,12 +1,12 @@
-"""Two generators on CelebA faces against one discriminator: a vanilla convolutional one, and the DCGAN's with a projection.
+"""Two generators on CelebA faces against one discriminator: a vanilla one, and the DCGAN's, which starts with a projection.
 
-Source    "TME #8: Generative Adversarial Networks", a lab report on the DCGAN of Radford et al. 2015 (arXiv:1511.06434).
-Run       python dcgan_celeba.py                                  the DCGAN generator, 5 epochs; put CelebA into data/celeba
+Source    "TME #8: Generative Adversarial Networks", a lab report on the DCGAN of Radford et al. 2015 (arXiv:1511.06434)
+Run       python dcgan_celeba.py                                  the DCGAN generator; put CelebA into data/celeba
           python dcgan_celeba.py --generator vanilla              the vanilla one, with half of the arithmetic
           python dcgan_celeba.py --compare runs/dcgan_celeba      the losses of this run over those of an earlier one
           python dcgan_celeba.py --dataset toy                    faces drawn by code, nothing to download
           python dcgan_celeba.py --dataset mnist                  the lab's adaptation to 28 x 28: one block less
-          python dcgan_celeba.py --data ~/pictures --limit 5000 --ngf 16 --ndf 16        your own pictures, on a slow laptop
+          python dcgan_celeba.py --data ~/pictures --ngf 16 --ndf 16        your own pictures, on a slow laptop
 Look at   samples/ and training.gif (the same noise in every epoch), losses.png in the run's folder
 Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): the probability that x is real, as
           in the papers; in the code D returns its logits (B,), for the losses' sake. B: --batch-size.
@@ -21,9 +21,10 @@ import common
 
 
 def parse_args(argv):
-    parser = common.training_parser(__file__, __doc__, datasets=["celeba", "toy", "mnist"], epochs=5, batch_size=None, seed=0)
-    parser.add_argument("--generator", choices=["dcgan", "vanilla"], help="the report compares both. None: dcgan, and vanilla for "
-                        "mnist, which has no other")
+    parser = common.training_parser(__file__, __doc__, datasets=["celeba", "toy", "mnist"],
+                                    epochs=5, batch_size=None, seed=0)
+    parser.add_argument("--generator", choices=["dcgan", "vanilla"], help="the report compares both. None: dcgan, and "
+                        "vanilla for mnist, which has no other")
     parser.add_argument("--ngf", type=int, default=64, help="width of G (the report: 64); 16 for a slow laptop")
     parser.add_argument("--ndf", type=int, default=64, help="width of D (the report: 64); 16 for a slow laptop")
     parser.add_argument("--lr", type=float, default=2e-4, help="Adam rate of both. The report prints 0.002 and names "
@@ -48,9 +49,9 @@ def load_images(args):
     return common.load_mnist(args.data, "mnist")[0][:args.limit]
 
 
-# --------------------------------------------------------------------------------------------------------- the two players
+# -------------------------------------------------------------------------------------------- the two players
 def up(channels_in, channels_out, kernel_size, stride, padding):
-    """A block of G: size -> stride * (size - 1) + kernel_size - 2 * padding. No bias: BatchNorm's shift does its work."""
+    """A block of G: size -> stride * (size - 1) + kernel_size - 2 * padding. BatchNorm's shift is its bias."""
     return nn.Sequential(nn.ConvTranspose2d(channels_in, channels_out, kernel_size, stride, padding, bias=False),
                          nn.BatchNorm2d(channels_out), nn.ReLU())
 
@@ -90,7 +91,7 @@ class VanillaGenerator(nn.Module):
 
 
 class DCGANGenerator(nn.Module):
-    """z (B, latent_dim) -> images (B, 3, 64, 64) in [-1, 1]: a projection to 1024 channels first, then one convolution less."""
+    """z (B, latent_dim) -> images (B, 3, 64, 64) in [-1, 1]: a projection to 1024 channels, then one convolution less."""
 
     def __init__(self, latent_dim=100, ngf=64):
         super().__init__()
@@ -110,13 +111,14 @@ class DCGANGenerator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (B, 3, 64, 64), or with size=28 (B, 1, 28, 28), in [-1, 1] -> logits (B,). No BatchNorm on the first layer."""
+    """Images (B, 3, 64, 64), or with size=28 (B, 1, 28, 28), in [-1, 1] -> logits (B,). No BatchNorm at first and last."""
 
     def __init__(self, ndf=64, size=64):
         super().__init__()
         if size == 64:
             blocks = [
-                nn.Conv2d(3, ndf, kernel_size=4, stride=2, padding=1, bias=False), nn.LeakyReLU(0.2),  # (3, 64, 64) -> (64, 32, 32)
+                nn.Conv2d(3, ndf, kernel_size=4, stride=2, padding=1, bias=False),  # (3, 64, 64) -> (64, 32, 32)
+                nn.LeakyReLU(0.2),
                 down(ndf, 2 * ndf, kernel_size=4, stride=2, padding=1),  # (64, 32, 32) -> (128, 16, 16)
                 down(2 * ndf, 4 * ndf, kernel_size=4, stride=2, padding=1),  # (128, 16, 16) -> (256, 8, 8)
                 down(4 * ndf, 8 * ndf, kernel_size=4, stride=2, padding=1),  # (256, 8, 8) -> (512, 4, 4)
@@ -124,7 +126,8 @@ class Discriminator(nn.Module):
             ]
         else:
             blocks = [
-                nn.Conv2d(1, ndf, kernel_size=4, stride=2, padding=1, bias=False), nn.LeakyReLU(0.2),  # (1, 28, 28) -> (64, 14, 14)
+                nn.Conv2d(1, ndf, kernel_size=4, stride=2, padding=1, bias=False),  # (1, 28, 28) -> (64, 14, 14)
+                nn.LeakyReLU(0.2),
                 down(ndf, 2 * ndf, kernel_size=4, stride=2, padding=1),  # (64, 14, 14) -> (128, 7, 7)
                 down(2 * ndf, 4 * ndf, kernel_size=4, stride=2, padding=2),  # (128, 7, 7) -> (256, 4, 4)
                 nn.Conv2d(4 * ndf, 1, kernel_size=4, stride=1, padding=0, bias=False),  # (256, 4, 4) -> (1, 1, 1)
@@ -136,7 +139,7 @@ class Discriminator(nn.Module):
 
 
 def init_weights(net):
-    """N(0, 0.02) for the weights of convolutions and linear layers, N(1, 0.02) for BatchNorm's scales, 0 for every bias."""
+    """Weights of convolutions and linear layers N(0, 0.02), BatchNorm's scales N(1, 0.02), every bias 0."""
     for layer in net.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)):
             nn.init.normal_(layer.weight, mean=1.0 if isinstance(layer, nn.BatchNorm2d) else 0.0, std=0.02)
@@ -144,11 +147,12 @@ def init_weights(net):
                 nn.init.zeros_(layer.bias)
 
 
-# --------------------------------------------------------------------------------------------------------------- the game
+# --------------------------------------------------------------------------------------------------- the game
 def step_D(G, D, opt_D, real, z):
     """Teach D to tell real from fake: minimise  -[log D(x) + log(1 - D(G(z)))].
 
-    real: (B, C, H, W) in [-1, 1]; z: (B, latent_dim). Returns the loss and D's mean probability on the reals and on the fakes, as tensors.
+    real: (B, C, H, W) in [-1, 1]; z: (B, latent_dim). Returns the loss and D's mean probability on the reals and on the
+    fakes, as tensors.
     """
     with torch.no_grad():  # only D learns here, so G needs no graph
         fake = G(z)
@@ -162,10 +166,13 @@ def step_D(G, D, opt_D, real, z):
 
 
 def step_G(G, D, opt_G, z):
-    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)), for z (B, latent_dim). Returns the loss."""
+    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)).
+
+    z: (B, latent_dim). Returns the loss, as a tensor.
+    """
     logits = D(G(z))
-    # Not log(1 - D(G(z))), as in the minimax game: where D is sure of a fake, that is flat and G learns nothing, while this
-    # is steep (Goodfellow et al. 2014, section 3). The report says it too: G maximises log D(G(z)).
+    # Not log(1 - D(G(z))), as in the minimax game: where D is sure of a fake, that is flat and G learns nothing, while
+    # this is steep (Goodfellow et al. 2014, section 3). The report says it too: G maximises log D(G(z)).
     loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
     loss_G.backward(inputs=list(G.parameters()))  # the gradient flows through D, but only G receives it
@@ -174,7 +181,7 @@ def step_G(G, D, opt_G, z):
 
 
 def plot_comparison(path, runs):
-    """Draw the loss curves of runs (folders) over one another: G on the left, D on the right, raw and lightly smoothed."""
+    """Draw the losses of runs (folders) over one another: G on the left, D on the right, raw and lightly smoothed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4), layout="constrained")

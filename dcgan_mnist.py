@@ -1,4 +1,4 @@
-"""Two GANs on MNIST or Fashion-MNIST with one training loop: the vanilla MLP GAN, and the DCGAN, whose digits are clearer.
+"""Two GANs on MNIST or Fashion-MNIST in one training loop: the vanilla MLP GAN, and the DCGAN with its clearer digits.
 
 Source    "Generative Adversarial Networks", Gregor Cerar's blog post (2023): the GAN of Goodfellow et al. 2014
           (arXiv:1406.2661) and the DCGAN of Radford et al. 2015 (arXiv:1511.06434), both at 28 x 28.
@@ -17,8 +17,9 @@ import common
 
 
 def parse_args(argv):
-    parser = common.training_parser(__file__, __doc__, datasets=["mnist", "fashion", "toy"], epochs=100, batch_size=128, seed=42)
-    parser.add_argument("--model", default="dcgan", choices=["dcgan", "mlp"], help="which pair of nets plays; the post compares both")
+    parser = common.training_parser(__file__, __doc__, datasets=["mnist", "fashion", "toy"],
+                                    epochs=100, batch_size=128, seed=42)
+    parser.add_argument("--model", default="dcgan", choices=["dcgan", "mlp"], help="the two pairs that the post compares")
     parser.add_argument("--ngf", type=int, help="width of G; None: 32 for dcgan, 256 for mlp (the blog post)")
     parser.add_argument("--ndf", type=int, help="width of D; None: 32 for dcgan, 128 for mlp (the blog post)")
     parser.add_argument("--lr", type=float, default=2e-4, help="AdamW rate of both (the blog post)")
@@ -34,7 +35,7 @@ def load_images(args):
     return images[:args.limit]
 
 
-# ---------------------------------------------------------------------------------------------- the MLP GAN's two players
+# ---------------------------------------------------------------------------------- the MLP GAN's two players
 class MLPGenerator(nn.Module):
     """z (B, latent_dim) -> images (B, 1, 28, 28) in [-1, 1]."""
 
@@ -43,7 +44,7 @@ class MLPGenerator(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(latent_dim, ngf), nn.LeakyReLU(0.2),  # (100,) -> (256,)
             nn.Linear(ngf, 2 * ngf), nn.LeakyReLU(0.2),  # (256,) -> (512,)
-            nn.Linear(2 * ngf, 4 * ngf), nn.LeakyReLU(0.2),  # (512,) -> (1024,); the post's code says 512, its summary 1024
+            nn.Linear(2 * ngf, 4 * ngf), nn.LeakyReLU(0.2),  # (512,) -> (1024,), as in the post's summary; its code: 512
             nn.Linear(4 * ngf, 28 * 28), nn.Tanh(),  # (1024,) -> (784,)
             nn.Unflatten(1, (1, 28, 28)),  # (784,) -> (1, 28, 28)
         )
@@ -53,7 +54,7 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid: the loss works on logits, where it cannot overflow."""
+    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid: on logits the loss cannot overflow."""
 
     def __init__(self, ndf=128):
         super().__init__()
@@ -69,9 +70,9 @@ class MLPDiscriminator(nn.Module):
         return self.layers(x)
 
 
-# ------------------------------------------------------------------------------------------------- the DCGAN's two players
+# ------------------------------------------------------------------------------------ the DCGAN's two players
 def up(channels_in, channels_out, kernel_size, stride, padding):
-    """A block of G: size -> stride * (size - 1) + kernel_size - 2 * padding. No bias: BatchNorm's shift does its work."""
+    """A block of G: size -> stride * (size - 1) + kernel_size - 2 * padding. BatchNorm's shift is its bias."""
     return nn.Sequential(nn.ConvTranspose2d(channels_in, channels_out, kernel_size, stride, padding, bias=False),
                          nn.BatchNorm2d(channels_out), nn.ReLU())
 
@@ -101,7 +102,7 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). BatchNorm on the first layer too, where Radford et al. have none."""
+    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). BatchNorm on the first layer too; Radford et al. have none there."""
 
     def __init__(self, ndf=32):
         super().__init__()
@@ -118,7 +119,7 @@ class DCGANDiscriminator(nn.Module):
 
 
 def init_weights(net):
-    """N(0, 0.02) for the weights of convolutions and linear layers, N(1, 0.02) for BatchNorm's scales, 0 for every bias."""
+    """Weights of convolutions and linear layers N(0, 0.02), BatchNorm's scales N(1, 0.02), every bias 0."""
     for layer in net.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)):
             nn.init.normal_(layer.weight, mean=1.0 if isinstance(layer, nn.BatchNorm2d) else 0.0, std=0.02)
@@ -126,11 +127,12 @@ def init_weights(net):
                 nn.init.zeros_(layer.bias)
 
 
-# --------------------------------------------------------------------------------------------------------------- the game
+# --------------------------------------------------------------------------------------------------- the game
 def step_D(D, opt_D, real, fake):
     """Teach D to tell real from fake: minimise  -1/2 [log D(x) + log(1 - D(G(z)))].
 
-    real, fake: (B, 1, 28, 28) in [-1, 1]; fake must be detached from G. Returns the loss and D's mean probability on the reals and on the fakes, as tensors.
+    real, fake: (B, 1, 28, 28) in [-1, 1]; fake must be detached from G. Returns the loss and D's mean probability on the
+    reals and on the fakes, as tensors.
     """
     logits_real, logits_fake = D(real), D(fake)  # two batches: BatchNorm must not mix the statistics of reals and fakes
     loss_D = (F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real)) +
@@ -147,8 +149,8 @@ def step_G(G, D, opt_G, fake):
     fake: (B, 1, 28, 28) in [-1, 1], with the graph that leads back to G. Returns the loss.
     """
     logits = D(fake)
-    # The post prints log(1 - D(G(z))), its code does this, and so do we: where D is sure of a fake, the printed loss is flat
-    # and G learns nothing, while this one is steep (Goodfellow et al. 2014, section 3).
+    # The post prints log(1 - D(G(z))), its code does this, and so do we: where D is sure of a fake, the printed loss is
+    # flat and G learns nothing, while this one is steep (Goodfellow et al. 2014, section 3).
     loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
     loss_G.backward(inputs=list(G.parameters()))  # the gradient flows through D, but only G receives it
@@ -177,7 +179,8 @@ def main(argv=None):
         common.place(net, device, args.precision)
     opt_G, opt_D = (torch.optim.AdamW(net.parameters(), args.lr, betas=(0.5, 0.999), weight_decay=1e-5, fused=True)
                     for net in (G, D))
-    run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator={"latent_dim": latent_dim, "ngf": args.ngf}, samples=256)
+    run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator={"latent_dim": latent_dim, "ngf": args.ngf},
+                     samples=256)
     print(READING_KEY, flush=True)
 
     for real in run.minibatches():

@@ -91,7 +91,7 @@ def images_of(G, z):
     return torch.cat([G(part.to(device)).cpu() for part in z.split(64)])
 
 
-# ------------------------------------------------------------------------------------------------------------ the commands
+# ----------------------------------------------------------------------------------------------- the commands
 def sample(G, latent_dim, args):
     """sample.png, a grid of the first 1,024; with --each also sample/<seed>.png of all of them."""
     def images(seeds):

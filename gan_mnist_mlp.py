@@ -1,12 +1,13 @@
 """The MLP GAN on MNIST zeros: watch it collapse on one mode, cycle from mode to mode, then spread out over all of them.
 
-Source    "GAN-PyTorch", vhakopian's report on Goodfellow et al. 2014 (arXiv:1406.2661): two small perceptrons, plain SGD.
+Source    "GAN-PyTorch", vhakopian's report on Goodfellow et al. 2014 (arXiv:1406.2661): small perceptrons, plain SGD.
 Run       python gan_mnist_mlp.py                          the report's recipe; downloads MNIST (11 MB)
           python gan_mnist_mlp.py --dataset toy            zeros drawn by code, nothing to download
           python gan_mnist_mlp.py --lr-g 0.05 --lr-d 0.01 --epochs 25        a generator too fast: it collapses for good
-Look at   modes.png (which way to write a zero G draws, over time), samples/, training.gif, losses.png in the run's folder
+Look at   modes.png (which way to write a zero G draws, over time), samples/, training.gif, losses.png in the run
 Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): the probability that x is real, as
-          in the papers; in the code D returns its logits (B,), for the losses' sake. B: --batch-size, the real images in a step; D sees as many fakes beside them.
+          in the papers; in the code D returns its logits (B,), for the losses' sake. B: --batch-size, the real images
+          in a step; D sees as many fakes beside them.
 """
 import itertools
 
@@ -18,8 +19,9 @@ import common
 
 
 def parse_args(argv):
-    parser = common.training_parser(__file__, __doc__, datasets=["mnist", "fashion", "toy"], epochs=250, batch_size=16, seed=0)
-    parser.add_argument("--digit", default="0", choices=[*"0123456789", "all"], help="the class to learn (the report: 0)")
+    parser = common.training_parser(__file__, __doc__, datasets=["mnist", "fashion", "toy"],
+                                    epochs=250, batch_size=16, seed=0)
+    parser.add_argument("--digit", default="0", choices=[*"0123456789", "all"], help="class to learn (the report: 0)")
     parser.add_argument("--lr-g", type=float, default=0.001, help="SGD rate of G (the report's code)")
     parser.add_argument("--lr-d", type=float, default=0.05, help="SGD rate of D (the report's code): 50 times G's")
     return common.parse(parser, argv)
@@ -41,7 +43,7 @@ def load_images(args):
     return images
 
 
-# --------------------------------------------------------------------------------------------------------- the two players
+# -------------------------------------------------------------------------------------------- the two players
 class Generator(nn.Module):
     """z (B, latent_dim) -> images (B, 1, 28, 28) in [-1, 1]."""
 
@@ -59,7 +61,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid: the loss works on logits, where it cannot overflow."""
+    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid: on logits the loss cannot overflow."""
 
     def __init__(self, hidden=256):
         super().__init__()
@@ -76,7 +78,8 @@ class Discriminator(nn.Module):
 def step_D(G, D, opt_D, real, z):
     """Teach D to tell real from fake: minimise  -1/2 [log D(x) + log(1 - D(G(z)))].
 
-    real: (B, 1, 28, 28) in [-1, 1]; z: (B, latent_dim). Returns the loss and D's mean probability on the reals and on the fakes, as tensors.
+    real: (B, 1, 28, 28) in [-1, 1]; z: (B, latent_dim). Returns the loss and D's mean probability on the reals and on
+    the fakes, as tensors.
     """
     with torch.no_grad():  # only D learns here, so G needs no graph
         fake = G(z)
@@ -92,10 +95,13 @@ def step_D(G, D, opt_D, real, z):
 
 
 def step_G(G, D, opt_G, z):
-    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)), for z (B, latent_dim). Returns the loss."""
+    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)).
+
+    z: (B, latent_dim). Returns the loss, as a tensor.
+    """
     logits = D(G(z))
-    # The report prints "minimize log(1 - D(G(z)))", its code does this, and so do we: where D is sure of a fake, the printed
-    # loss is flat and G learns nothing, while this one is steep (Goodfellow et al. 2014, section 3).
+    # The report prints "minimize log(1 - D(G(z)))", its code does this, and so do we: where D is sure of a fake, the
+    # printed loss is flat and G learns nothing, while this one is steep (Goodfellow et al. 2014, section 3).
     loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
     loss_G.backward(inputs=list(G.parameters()))  # the gradient flows through D, but only G receives it
@@ -103,10 +109,10 @@ def step_G(G, D, opt_G, z):
     return loss_G.detach()
 
 
-# ------------------------------------------------------------------------------------------------------------ the observer
+# ----------------------------------------------------------------------------------------------- the observer
 OBSERVE_EVERY = 50  # steps
 MODES = 10  # ways to write the digit that we tell apart
-NARROW = 0.25  # spread ratio below which the samples are all alike; we measured 0.14 to 0.19 at the beginning, 0.08 in a collapse
+NARROW = 0.25  # spread ratio below which the samples are all alike: 0.14 to 0.19 at the beginning, 0.08 in a collapse
 WIDE = 0.7  # spread ratio from which on the samples are about as varied as the reals, which have 1
 SETTLED = 1000  # steps without a hop after which a generator that cycled counts as collapsed again
 
@@ -147,9 +153,9 @@ class Observer:
         return torch.bincount(torch.cdist(x, self.centres).argmin(dim=1), minlength=MODES) / len(x)
 
     def measure(self, fake, logits_real, logits_fake):
-        """A row of modes.csv, as a dict of tensors, from samples (B, 1, 28, 28) and from D's logits for reals and for them.
+        """A row of modes.csv, as a dict of tensors, from samples (B, 1, 28, 28) and D's logits for reals and for them.
 
-        spread: mean distance between two samples over that between two reals: 1 is as varied as the reals, 0 is one picture.
+        spread: mean distance between two samples over that between two reals: 1 is as varied as the reals, 0 one picture.
         std: the report's own number, the standard deviation of a pixel over the samples, averaged over the pixels.
         modes_covered: modes that have at least a fifth of the share that they have among the reals.
         acc_real, acc_fake: the share of the reals and of the fakes that D takes for what they are.
@@ -173,8 +179,9 @@ def find_phases(steps, spread, modes):
     steps, spread, modes: columns of modes.csv, an item an observation; modes has the dominant ones.
 
 
-    collapsed: the samples are alike, and stay in one mode. cycling: they are alike, but the mode moves; lasts from the first
-    hop to the last one, or on to the end when less than SETTLED steps are left. spreading: in between. spread out: varied.
+    collapsed: the samples are alike, and stay in one mode. cycling: they are alike, but the mode moves; lasts from the
+    first hop to the last one, or on to the end when less than SETTLED steps are left. spreading: in between.
+    spread out: varied.
     """
     labels, label = [], None
     for value in spread:
@@ -195,7 +202,8 @@ def find_phases(steps, spread, modes):
             settled = steps[last] - steps[hops[-1]] >= SETTLED
             end = hops[-1] if settled else last + 1
             phases += [("collapsed", first, hops[0] - 1), ("cycling", hops[0], end - 1), ("collapsed", end, last)]
-    return [(name, int(steps[first]), int(steps[last]), [int(mode) for mode, _ in itertools.groupby(modes[first:last + 1])])
+    return [(name, int(steps[first]), int(steps[last]),
+             [int(mode) for mode, _ in itertools.groupby(modes[first:last + 1])])
             for name, first, last in phases if first <= last]
 
 
@@ -209,9 +217,11 @@ def print_phases(table):
                  "spreading": "spreading out", "spread out": "spread out over the modes"}
         print(f"  steps {first:6,} to {last:6,}: {words[name]}")
     end = {name: column[-1] for name, column in table.items()}
-    verdict = {"spreading": "spreading out", "spread out": "spread out"}.get(phases[-1][0], "collapse, the samples are all alike")
-    print(f"Verdict at the end: {verdict}. Spread ratio {end['spread']:.3f}, std {end['std']:.3f}, {end['dominant_share']:.0%} of "
-          f"the samples in mode {end['dominant_mode']:.0f}, {end['modes_covered']:.0f} of {MODES} modes covered.")
+    verdicts = {"spreading": "spreading out", "spread out": "spread out"}
+    verdict = verdicts.get(phases[-1][0], "collapse, the samples are all alike")
+    print(f"Verdict at the end: {verdict}. Spread ratio {end['spread']:.3f}, std {end['std']:.3f}, "
+          f"{end['dominant_share']:.0%} of the samples in mode {end['dominant_mode']:.0f}, "
+          f"{end['modes_covered']:.0f} of {MODES} modes covered.")
 
 
 def plot_modes(path, table, centres):
@@ -227,8 +237,9 @@ def plot_modes(path, table, centres):
     pictures.imshow(centres.view(-1, 28).cpu().numpy(), cmap="gray_r", aspect="auto")
     pictures.set_axis_off()
     steps = table["step"]
+    box = (steps[0] - OBSERVE_EVERY / 2, steps[-1] + OBSERVE_EVERY / 2, MODES - 0.5, -0.5)
     shares.imshow([table[f"share_{i}"] for i in range(MODES)], cmap="gray_r", vmin=0, vmax=1, aspect="auto",
-                  interpolation="nearest", extent=(steps[0] - OBSERVE_EVERY / 2, steps[-1] + OBSERVE_EVERY / 2, MODES - 0.5, -0.5))
+                  interpolation="nearest", extent=box)
     shares.set(title="share of the samples in each mode: white 0, black 1", ylabel="mode", yticks=range(MODES))
     curves.sharex(shares)
     for name, label in [("spread", "spread ratio"), ("acc_real", "D's accuracy on reals"), ("acc_fake", "on fakes")]:
@@ -239,7 +250,7 @@ def plot_modes(path, table, centres):
         figure.savefig(file, dpi=100)
 
 
-# --------------------------------------------------------------------------------------------------------------- the game
+# --------------------------------------------------------------------------------------------------- the game
 READING_KEY = """How to read the losses: loss_d is a mean over reals and fakes.
   0.693 = log 2    D cannot tell fakes from reals: it has learned nothing yet, or G has won
   near 0           D is always right; G's samples are easy to spot, as in a collapse
@@ -256,7 +267,8 @@ def main(argv=None):
         common.place(net, device, args.precision)
     opt_G = torch.optim.SGD(G.parameters(), lr=args.lr_g)
     opt_D = torch.optim.SGD(D.parameters(), lr=args.lr_d)
-    run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator={"latent_dim": latent_dim}, tables=["modes.csv"])
+    run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator={"latent_dim": latent_dim},
+                     tables=["modes.csv"])
     observer = Observer(run.images, latent_dim)
     print(READING_KEY, flush=True)
 

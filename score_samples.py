@@ -41,7 +41,7 @@ def parse_args(argv):
     return args
 
 
-# -------------------------------------------------------------------------------------------------------------- the scores
+# ------------------------------------------------------------------------------------------------- the scores
 def kl(p, q):
     """Kullback-Leibler divergence sum p log(p / q) over the last dimension, in nats; 0 log 0 = 0."""
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(dim=-1)
@@ -90,7 +90,7 @@ def score(p, features, p_real, real_features):
     return row
 
 
-# --------------------------------------------------------------------------------------------------------- the classifiers
+# -------------------------------------------------------------------------------------------- the classifiers
 class Classifier(nn.Module):
     """A small convolutional net: images (B, C, S, S) in [-1, 1] -> logits (B, K). S is 28 or 64."""
 
@@ -177,7 +177,7 @@ def judge(net, images):
     return torch.cat(p), torch.cat(features)
 
 
-# --------------------------------------------------------------------------------------------------------------- the table
+# -------------------------------------------------------------------------------------------------- the table
 def load_reals(saved, data):
     """The whole dataset of a run, whatever its --digit or --limit: images uint8 (N, C, H, W), labels (N,) or None."""
     dataset = saved["args"]["dataset"]

@@ -1,15 +1,15 @@
-"""One architecture, three losses on CelebA faces: the Wasserstein GAN with its critic's schedule, beside minimax and least squares.
+"""One architecture, three losses on CelebA faces: the WGAN with its critic's schedule, beside minimax and least squares.
 
-Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135, Université de Montréal, 2018:
-          the WGAN of Arjovsky et al. 2017 (arXiv:1701.07875) and the LSGAN of Mao et al. 2016 (arXiv:1611.04076).
+Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135, Université de
+          Montréal, 2018: the WGAN of Arjovsky et al. 2017 (arXiv:1701.07875), the LSGAN of Mao et al. 2016 (arXiv:1611.04076)
 Run       python wgan_celeba.py                                   the WGAN, 50 epochs; put CelebA into data/celeba
           python wgan_celeba.py --loss minimax                    the GAN of Goodfellow et al. 2014, on the same nets
           python wgan_celeba.py --loss lsgan --upsample nearest   least squares, and resizing in place of deconvolution
           python wgan_celeba.py --dataset toy                     faces drawn by code, nothing to download
-          python wgan_celeba.py --data ~/pictures --limit 5000 --ngf 16 --ndf 16         your own pictures, on a slow laptop
-Look at   losses.png (with wgan, w_estimate is the curve that means something), samples/ and training.gif in the run's folder
-Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): numbers (B,), high for real. With wgan D is
-          called the critic; with minimax the numbers are logits, and sigmoid(D(x)) is what the paper writes as D(x).
+          python wgan_celeba.py --data ~/pictures --ngf 16 --ndf 16         your own pictures, on a slow laptop
+Look at   losses.png (with wgan, w_estimate is the curve that means something), samples/ and training.gif in the run
+Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): numbers (B,), high for real. With wgan D
+          is called the critic; with minimax the numbers are logits, and sigmoid(D(x)) is what the paper writes as D(x).
           B: --batch-size.
 """
 import torch
@@ -28,14 +28,14 @@ DEFAULTS = {
 
 def parse_args(argv):
     parser = common.training_parser(__file__, __doc__, datasets=["celeba", "toy"], epochs=50, batch_size=64, seed=0)
-    parser.add_argument("--loss", default="wgan", choices=list(DEFAULTS), help="which game the two nets play: the assignment's three")
+    parser.add_argument("--loss", default="wgan", choices=list(DEFAULTS), help="the assignment's three games")
     parser.add_argument("--upsample", default="deconv", choices=["deconv", "nearest", "bilinear"],
                         help="how G doubles the size (the assignment's three ways)")
     parser.add_argument("--ngf", type=int, default=64, help="width of G (the assignment: 64); 16 for a slow laptop")
     parser.add_argument("--ndf", type=int, default=64, help="width of D (the assignment: 64); 16 for a slow laptop")
-    parser.add_argument("--lr", type=float, help="rate of both; None: the assignment's 5e-5 for wgan (RMSProp), 2e-4 for the others")
-    parser.add_argument("--n-critic", type=int, help="D updates a G update; None: the paper's 5 for wgan (20 at times), 1 for the others")
-    parser.add_argument("--clip", type=float, help="wgan: bound of D's weights; None: 0.01 (the paper); the assignment's run: 0.05")
+    parser.add_argument("--lr", type=float, help="rate of both; None: the assignment's 5e-5 for wgan (RMSProp), else 2e-4")
+    parser.add_argument("--n-critic", type=int, help="D updates a G update; None: the paper's 5 for wgan (20 at times), else 1")
+    parser.add_argument("--clip", type=float, help="wgan: bound of D's weights; None: the paper's 0.01; the assignment: 0.05")
     args, saved = common.parse(parser, argv)
     if args.clip and args.loss != "wgan":
         common.fail(f"--clip {args.clip}: only the critic of --loss wgan is clipped")
@@ -54,7 +54,7 @@ def load_images(args):
     return common.toy_faces(args.limit or 10_000)[0]
 
 
-# --------------------------------------------------------------------------------------------------------- the two players
+# -------------------------------------------------------------------------------------------- the two players
 def double(channels_in, channels_out, upsample):
     """Double the size, in one of three ways. The two resizings leave an even area even (Odena et al. 2016)."""
     if upsample == "deconv":  # every output pixel gets 2 x 2 of the 4 x 4 taps: even, as 4 is a multiple of the stride
@@ -69,7 +69,7 @@ def up(channels_in, channels_out, upsample):
 
 
 def down(channels_in, channels_out, kernel_size, stride, padding):
-    """A block of D: size -> floor((size + 2 * padding - kernel_size) / stride) + 1. It keeps its bias, as in the assignment."""
+    """A block of D: size -> floor((size + 2 * padding - kernel_size) / stride) + 1. With a bias, as in the assignment."""
     return nn.Sequential(nn.Conv2d(channels_in, channels_out, kernel_size, stride, padding),
                          nn.BatchNorm2d(channels_out), nn.LeakyReLU(0.2))
 
@@ -113,15 +113,16 @@ class Discriminator(nn.Module):
 
 
 def init_weights(net):
-    """N(0, 0.02) for the weights of convolutions and linear layers, N(1, 0.02) for BatchNorm's scales, 0 for every bias."""
+    """Weights of convolutions and linear layers N(0, 0.02), BatchNorm's scales N(1, 0.02), every bias 0."""
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
     for layer in net.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm1d, nn.BatchNorm2d)):
-            nn.init.normal_(layer.weight, mean=1.0 if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) else 0.0, std=0.02)
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, *norms)):
+            nn.init.normal_(layer.weight, mean=1.0 if isinstance(layer, norms) else 0.0, std=0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
 
-# --------------------------------------------------------------------------------------------------------- the three games
+# -------------------------------------------------------------------------------------------- the three games
 def loss_of_D(game, out_real, out_fake):
     """What D minimises in a game (wgan, minimax or lsgan), from its outputs (B,) on reals and on fakes."""
     if out_real.dim() != 1 or out_fake.dim() != 1:
@@ -140,13 +141,13 @@ def loss_of_G(game, out_fake):
         return -out_fake.mean()
     if game == "lsgan":  # E[(D(G(z)) - 1)^2]
         return ((out_fake - 1) ** 2).mean()
-    # Not log(1 - D(G(z))), as the name minimax says: where D is sure of a fake, that is flat and G learns nothing, while this
-    # is steep (Goodfellow et al. 2014, section 3).
+    # Not log(1 - D(G(z))), as the name minimax says: where D is sure of a fake, that is flat and G learns nothing, while
+    # this is steep (Goodfellow et al. 2014, section 3).
     return -F.logsigmoid(out_fake).mean()  # -E[log D(G(z))]
 
 
 def critic_updates(g_iter, n_critic):
-    """How many updates the critic gets before G's next one, when G has had g_iter of them (the assignment, section 2.1).
+    """How many updates the critic gets before G's next one, when G has had g_iter of them (assignment, section 2.1).
 
     G needs a good critic most at its beginning, and a chance for it to catch up now and then.
     """
@@ -154,7 +155,7 @@ def critic_updates(g_iter, n_critic):
 
 
 def position(step, updates_before):
-    """Where the schedule stands after `step` updates of D: (updates that G has had, updates of D since G's last one)."""
+    """Where the schedule stands after `step` updates of D: (updates of G so far, updates of D since G's last one)."""
     g_step = 0
     while step >= updates_before(g_step):
         step, g_step = step - updates_before(g_step), g_step + 1
@@ -164,7 +165,8 @@ def position(step, updates_before):
 def step_D(G, D, opt_D, real, z, game, clip=None):
     """Teach D to tell real from fake.
 
-    real: (B, 3, 64, 64) in [-1, 1]; z: (B, latent_dim). Returns the loss and D's outputs (B,) on the reals and on the fakes.
+    real: (B, 3, 64, 64) in [-1, 1]; z: (B, latent_dim). Returns the loss and D's outputs (B,) on the reals and on the
+    fakes, as tensors.
     """
     with torch.no_grad():  # only D learns here, so G needs no graph
         fake = G(z)
@@ -173,8 +175,10 @@ def step_D(G, D, opt_D, real, z, game, clip=None):
     opt_D.zero_grad()
     loss_D.backward()
     opt_D.step()
-    if clip:  # a crude way to bound the critic's slope. It includes BatchNorm's scales, as in the authors' code: people who
-        with torch.no_grad():  # left them out report losses orders of magnitude larger (WassersteinGAN, issues 18, 32, 75)
+    if clip:
+        # A crude way to bound the critic's slope. It includes BatchNorm's scales, as in the code of the paper's authors:
+        # people who left them out report losses orders of magnitude larger (WassersteinGAN, issues 18, 32, 75).
+        with torch.no_grad():
             for weight in D.parameters():
                 weight.clamp_(-clip, clip)
     return loss_D.detach(), out_real.detach(), out_fake.detach()
@@ -192,9 +196,9 @@ def step_G(G, D, opt_G, z, game):
 READING_KEY = {
     "wgan": """How to read the losses: w_estimate = mean D(x) - mean D(G(z)) is the critic's estimate of a distance.
   loss_d = -w_estimate, loss_g = -mean D(G(z)): negative numbers are normal
-  rising at first         the critic learns; the first 50 updates of G take 1,000 minibatches, so this is slow, not stuck
-  falling steadily        the samples come closer to the reals: unlike other GAN losses, this one should go down
-  Only its course means something: it is known up to a constant, and another --clip or --ndf gives another constant.""",
+  rising at first     the critic learns; the first 50 updates of G take 1,000 minibatches: this is slow, not stuck
+  falling steadily    the samples come closer to the reals: unlike other GAN losses, this one should go down
+  Only its course means something: it is known up to a constant, and another --clip or --ndf gives another.""",
     "minimax": """How to read the losses: loss_d is the sum of its halves on reals and on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals
   loss_d near 0, loss_g growing                    D is always right, and G learns little""",
@@ -215,7 +219,7 @@ def main(argv=None):
     for net in (G, D):
         init_weights(net)
         common.place(net, device, args.precision)
-    if args.loss == "wgan":  # momentum makes the training unstable, as D's task keeps changing (the WGAN paper, section 4)
+    if args.loss == "wgan":  # without momentum, as D's task keeps changing (the WGAN paper, section 4)
         opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), args.lr) for net in (G, D))
     else:
         opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
@@ -242,7 +246,8 @@ def main(argv=None):
         w_estimate = out_real.mean() - out_fake.mean()
         if args.loss == "minimax":  # only there are D's outputs logits
             out_real, out_fake = out_real.sigmoid(), out_fake.sigmoid()
-        run.log(loss_d=loss_D, loss_g=loss_G, d_real=out_real.mean(), d_fake=out_fake.mean(), g_step=g_step, w_estimate=w_estimate)
+        run.log(loss_d=loss_D, loss_g=loss_G, d_real=out_real.mean(), d_fake=out_fake.mean(),
+                g_step=g_step, w_estimate=w_estimate)
 
     run.finish(["w_estimate"])
 
