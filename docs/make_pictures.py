@@ -29,8 +29,16 @@ RUNS = {
     "wgan": "wgan_celeba.py --limit 10000 --loss wgan --ngf 16 --ndf 16 --epochs 50",
     "minimax": "wgan_celeba.py --limit 10000 --loss minimax --ngf 16 --ndf 16 --epochs 8",
     "lsgan": "wgan_celeba.py --limit 10000 --loss lsgan --ngf 16 --ndf 16 --epochs 14",
+    "toy-vanilla": "dcgan_celeba.py --dataset toy --generator vanilla --ngf 16 --ndf 16 --batch-size 64 --epochs 20",
+    "toy-dcgan": "dcgan_celeba.py --dataset toy --generator dcgan --ngf 16 --ndf 16 --batch-size 64 --epochs 20",
+    "toy-minimax": "wgan_celeba.py --dataset toy --loss minimax --ngf 16 --ndf 16 --epochs 20",
+    "toy-lsgan": "wgan_celeba.py --dataset toy --loss lsgan --ngf 16 --ndf 16 --epochs 20",
+    "toy-wgan": "wgan_celeba.py --dataset toy --loss wgan --ngf 16 --ndf 16 --epochs 40",
 }
-NEEDS = {"wgan": "minimax", "lab-vanilla": "lab-dcgan"}  # run -> another that its pictures show too
+DIGITS = ["blog-dcgan", "lab-mnist", "blog-mlp", "zeros"]
+FACES = ["toy-vanilla", "toy-dcgan", "toy-minimax", "toy-lsgan", "toy-wgan"]
+# run or picture -> the other runs that it needs
+NEEDS = {"wgan": ["minimax"], "lab-vanilla": ["lab-dcgan"], "scores.png": DIGITS, "toy-faces.png": FACES}
 
 
 def copy(run, name):
@@ -82,6 +90,13 @@ def play(run):
     return picture.crop((0, 0, picture.width, picture.height // 2 + 1))
 
 
+def scores(_):
+    """The bars of score_samples.py for the MNIST runs."""
+    checkpoints = [str(ROOT / "runs/docs" / run / "checkpoint.pt") for run in DIGITS]
+    subprocess.run([sys.executable, "score_samples.py", *checkpoints, "--out", "runs/docs/scores"], cwd=ROOT, check=True)
+    return copy("scores", "scores.png").convert("RGB")
+
+
 def upsampling(run):
     """The assignment's figures 1 to 3, after Odena et al. 2016: a ramp, enlarged twice in four ways by kernels of ones."""
     from matplotlib.figure import Figure
@@ -120,6 +135,9 @@ PICTURES = {
     "wgan-samples.png": ("wgan", lambda run: in_time(run, [1, 10, 25, 50], rows=3, columns=4, size=64).quantize(256)),
     "minimax-over-wgan.png": ("wgan", lambda run: below(last("minimax", 2, 8, 64), last(run, 2, 8, 64)).quantize(256)),
     "lsgan-samples.png": ("lsgan", lambda run: last(run, 2, 8, 64).quantize(256)),
+    "toy-faces.png": ("toy-wgan", lambda run: below(copy(run, "real.png").crop((0, 0, 530, 68)),
+                                                    *(last(face, 1, 8, 64) for face in FACES)).quantize(256)),
+    "scores.png": ("zeros", lambda run: scores(run).quantize(32)),
     "walk-digits.png": ("blog-dcgan", lambda run: walk(run).quantize(24)),
     "play-faces.png": ("lab-vanilla", lambda run: play(run).quantize(256)),
     "walk-minimax-over-wgan.png": ("wgan", lambda run: below(walk("minimax"), walk(run)).quantize(256)),
@@ -131,7 +149,7 @@ PICTURES = {
 def main():
     for name, (run, draw) in PICTURES.items():
         if name.startswith(tuple(sys.argv[1:] or [""])):
-            for needed in filter(None, [NEEDS.get(run), run]):
+            for needed in filter(None, [*NEEDS.get(name, []), *NEEDS.get(run, []), run]):
                 out, (script, *flags) = ROOT / "runs/docs" / needed, shlex.split(RUNS[needed])
                 flags = ["--resume"] if (out / "checkpoint.pt").exists() else flags
                 if not (out / "training.gif").exists():
