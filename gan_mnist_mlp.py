@@ -178,7 +178,6 @@ def find_phases(steps, spread, modes):
 
     steps, spread, modes: columns of modes.csv, an item an observation; modes has the dominant ones.
 
-
     collapsed: the samples are alike, and stay in one mode. cycling: they are alike, but the mode moves; lasts from the
     first hop to the last one, or on to the end when less than SETTLED steps are left. spreading: in between.
     spread out: varied.
