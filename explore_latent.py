@@ -94,17 +94,14 @@ def images_of(G, z):
 # ----------------------------------------------------------------------------------------------- the commands
 def sample(G, latent_dim, args):
     """sample.png, a grid of the first 1,024; with --each also sample/<seed>.png of all of them."""
-    def images(seeds):
-        return images_of(G, torch.stack([z_of(seed, latent_dim) for seed in seeds]))
-
-    shown = args.seeds[:1024]
-    common.save_grid(args.out / "sample.png", images(shown), columns=math.ceil(math.sqrt(len(shown))))
+    shown = images_of(G, torch.stack([z_of(seed, latent_dim) for seed in args.seeds[:1024]]))
+    common.save_grid(args.out / "sample.png", shown, columns=math.ceil(math.sqrt(len(shown))))
     if args.each:
         common.make_folder(args.out / "sample")
-        for first in tqdm(range(0, len(args.seeds), 64), "writing", disable=None, leave=False):
-            seeds = args.seeds[first:first + 64]
-            for seed, image in zip(seeds, images(seeds)):
-                common.save_grid(args.out / f"sample/{seed:06d}.png", image.unsqueeze(0), columns=1)
+        for i, seed in enumerate(tqdm(args.seeds, "writing", disable=None, leave=False)):
+            if i % 1024 == 0 and i > 0:  # as many at a time as the grid shows, so that the memory stays the same
+                shown = images_of(G, torch.stack([z_of(seed, latent_dim) for seed in args.seeds[i:i + 1024]]))
+            common.save_grid(args.out / f"sample/{seed:06d}.png", shown[i % 1024].unsqueeze(0), columns=1)
 
 
 def play(G, latent_dim, args):

@@ -1,41 +1,49 @@
-"""One architecture, three losses on CelebA faces: the WGAN with its critic's schedule, beside minimax and least squares.
+"""One architecture, three losses on CelebA: the WGAN and its schedule, minimax and least squares.
 
-Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135, Université de
-          Montréal, 2018: the WGAN of Arjovsky et al. 2017 (arXiv:1701.07875), the LSGAN of Mao et al. 2016 (arXiv:1611.04076)
-Run       python wgan_celeba.py                                   the WGAN, 50 epochs; put CelebA into data/celeba
-          python wgan_celeba.py --loss minimax                    the GAN of Goodfellow et al. 2014, on the same nets
-          python wgan_celeba.py --loss lsgan --upsample nearest   least squares, and resizing in place of deconvolution
-          python wgan_celeba.py --dataset toy                     faces drawn by code, nothing to download
-          python wgan_celeba.py --data ~/pictures --ngf 16 --ndf 16         your own pictures, on a slow laptop
-Look at   losses.png (with wgan, w_estimate is the curve that means something), samples/ and training.gif in the run
-Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): numbers (B,), high for real. With wgan D
-          is called the critic; with minimax the numbers are logits, and sigmoid(D(x)) is what the paper writes as D(x).
-          B: --batch-size.
+Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135
+          at Université de Montréal, 2018: the WGAN of Arjovsky et al. 2017 (arXiv:1701.07875), the
+          LSGAN of Mao et al. 2016 (arXiv:1611.04076)
+Run       python wgan_celeba.py                           the WGAN; put CelebA into data/celeba
+          python wgan_celeba.py --loss minimax            Goodfellow et al. 2014, on the same nets
+          python wgan_celeba.py --loss lsgan --upsample nearest        resizing, no deconvolution
+          python wgan_celeba.py --dataset toy             faces drawn by code, nothing to download
+          python wgan_celeba.py --data ~/pictures --ngf 16 --ndf 16         yours, on a slow laptop
+Look at   losses.png (with wgan, w_estimate is the curve that means something), samples/
+Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): numbers (B,), high
+          for real. With wgan D is called the critic; with minimax the numbers are logits, and
+          sigmoid(D(x)) is what the paper writes as D(x). B: --batch-size.
 """
+import time
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import common
 
-# loss -> what the assignment trains it with; the WGAN paper's clip is 0.01, the assignment's own run used 0.05
+# loss -> what the assignment trains it with (its optimizers are in main). The clip is the WGAN
+# paper's; the assignment's own run used 0.05
 DEFAULTS = {
-    "wgan": {"lr": 5e-5, "n_critic": 5, "clip": 0.01},  # RMSProp
-    "minimax": {"lr": 2e-4, "n_critic": 1, "clip": None},  # Adam with betas (0.5, 0.999)
-    "lsgan": {"lr": 2e-4, "n_critic": 1, "clip": None},  # Adam with betas (0.5, 0.999)
+    "wgan": {"lr": 5e-5, "n_critic": 5, "clip": 0.01},
+    "minimax": {"lr": 2e-4, "n_critic": 1, "clip": 0.0},
+    "lsgan": {"lr": 2e-4, "n_critic": 1, "clip": 0.0},
 }
 
 
 def parse_args(argv):
-    parser = common.training_parser(__file__, __doc__, datasets=["celeba", "toy"], epochs=50, batch_size=64, seed=0)
-    parser.add_argument("--loss", default="wgan", choices=list(DEFAULTS), help="the assignment's three games")
-    parser.add_argument("--upsample", default="deconv", choices=["deconv", "nearest", "bilinear"],
-                        help="how G doubles the size (the assignment's three ways)")
-    parser.add_argument("--ngf", type=int, default=64, help="width of G (the assignment: 64); 16 for a slow laptop")
-    parser.add_argument("--ndf", type=int, default=64, help="width of D (the assignment: 64); 16 for a slow laptop")
-    parser.add_argument("--lr", type=float, help="rate of both; None: the assignment's 5e-5 for wgan (RMSProp), else 2e-4")
-    parser.add_argument("--n-critic", type=int, help="D updates a G update; None: the paper's 5 for wgan (20 at times), else 1")
-    parser.add_argument("--clip", type=float, help="wgan: bound of D's weights; None: the paper's 0.01; the assignment: 0.05")
+    parser = common.training_parser(__file__, __doc__, ["celeba", "toy"],
+                                    epochs=50, batch_size=64, seed=0)
+    add = parser.add_argument
+    add("--loss", default="wgan", choices=list(DEFAULTS), help="the assignment's three games")
+    add("--upsample", default="deconv", choices=["deconv", "nearest", "bilinear"],
+        help="how G doubles the size (the assignment's three ways)")
+    add("--ngf", type=int, default=64, help="width of G (the assignment: 64); 16 for a slow laptop")
+    add("--ndf", type=int, default=64, help="width of D (the assignment: 64); 16 for a slow laptop")
+    add("--lr", type=float, help="rate of both; None: 5e-5 for wgan, else 2e-4 (the assignment)")
+    add("--n-critic", type=int, help="D updates for each of G's; None: 5 for wgan, 20 at times, "
+        "else 1 (the assignment)")
+    add("--clip", type=float, help="bound of the critic's weights, 0: none; None: 0.01 for wgan "
+        "(its paper; the assignment's own run: 0.05)")
     args, saved = common.parse(parser, argv)
     if args.clip and args.loss != "wgan":
         common.fail(f"--clip {args.clip}: only the critic of --loss wgan is clipped")
@@ -51,33 +59,38 @@ def load_images(args):
     """uint8 (N, 3, 64, 64)."""
     if args.dataset == "celeba":
         return common.load_faces(args.data, args.limit)
-    return common.toy_faces(args.limit or 10_000)[0]
+    import toy_images
+    return toy_images.faces()[0][:args.limit]
 
 
-# -------------------------------------------------------------------------------------------- the two players
+# ---------------------------------------------------------------------------------- the two players
 def double(channels_in, channels_out, upsample):
-    """Double the size, in one of three ways. The two resizings leave an even area even (Odena et al. 2016)."""
-    if upsample == "deconv":  # every output pixel gets 2 x 2 of the 4 x 4 taps: even, as 4 is a multiple of the stride
-        return nn.ConvTranspose2d(channels_in, channels_out, kernel_size=4, stride=2, padding=1, bias=False)
+    """Double the size, in one of three ways. All of them can keep an even area even: in the
+    deconvolution every pixel gets 2 x 2 of the 4 x 4 taps, as 4 is a multiple of the stride."""
+    if upsample == "deconv":
+        return nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode=upsample),
-                         nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=1, padding=1, bias=False))
+                         nn.Conv2d(channels_in, channels_out, 3, stride=1, padding=1, bias=False))
 
 
 def up(channels_in, channels_out, upsample):
     """A block of G. No bias: BatchNorm's shift does its work."""
-    return nn.Sequential(double(channels_in, channels_out, upsample), nn.BatchNorm2d(channels_out), nn.ReLU())
+    return nn.Sequential(double(channels_in, channels_out, upsample),
+                         nn.BatchNorm2d(channels_out), nn.ReLU())
 
 
 def down(channels_in, channels_out, kernel_size, stride, padding):
-    """A block of D: size -> floor((size + 2 * padding - kernel_size) / stride) + 1. With a bias, as in the assignment."""
-    return nn.Sequential(nn.Conv2d(channels_in, channels_out, kernel_size, stride, padding),
-                         nn.BatchNorm2d(channels_out), nn.LeakyReLU(0.2))
+    """A block of D: size -> floor((size + 2 * padding - kernel_size) / stride) + 1. With a bias, as
+    in the assignment."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel_size, stride, padding),
+        nn.BatchNorm2d(channels_out), nn.LeakyReLU(0.2))
 
 
 class Generator(nn.Module):
-    """z (B, latent_dim) -> images (B, 3, 64, 64) in [-1, 1]. Shapes are at ngf=64."""
+    """z (B, latent_dim) -> images (B, 3, 64, 64) in [-1, 1]."""
 
-    def __init__(self, latent_dim=100, ngf=64, upsample="deconv"):
+    def __init__(self, latent_dim=100, ngf=64, upsample="deconv"):  # shapes are at ngf=64
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(latent_dim, 8 * ngf * 4 * 4, bias=False),  # (100,) -> (8192,)
@@ -95,16 +108,17 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (B, 3, 64, 64) in [-1, 1] -> numbers (B,), high for real. No BatchNorm on the first layer."""
+    """Images (B, 3, 64, 64) in [-1, 1] -> numbers (B,), high for real. No BatchNorm on the first
+    layer."""
 
     def __init__(self, ndf=64):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(3, ndf, kernel_size=4, stride=2, padding=1), nn.LeakyReLU(0.2),  # (3, 64, 64) -> (64, 32, 32)
-            down(ndf, 2 * ndf, kernel_size=4, stride=2, padding=1),  # (64, 32, 32) -> (128, 16, 16)
-            down(2 * ndf, 4 * ndf, kernel_size=4, stride=2, padding=1),  # (128, 16, 16) -> (256, 8, 8)
-            down(4 * ndf, 8 * ndf, kernel_size=4, stride=2, padding=1),  # (256, 8, 8) -> (512, 4, 4)
-            nn.Conv2d(8 * ndf, 1, kernel_size=4, stride=1, padding=0),  # (512, 4, 4) -> (1, 1, 1)
+            nn.Conv2d(3, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2),  # -> (64, 32, 32)
+            down(ndf, 2 * ndf, 4, stride=2, padding=1),  # (64, 32, 32) -> (128, 16, 16)
+            down(2 * ndf, 4 * ndf, 4, stride=2, padding=1),  # (128, 16, 16) -> (256, 8, 8)
+            down(4 * ndf, 8 * ndf, 4, stride=2, padding=1),  # (256, 8, 8) -> (512, 4, 4)
+            nn.Conv2d(8 * ndf, 1, 4, stride=1, padding=0),  # (512, 4, 4) -> (1, 1, 1)
             nn.Flatten(0),  # (1, 1, 1) -> ()
         )
 
@@ -112,27 +126,26 @@ class Discriminator(nn.Module):
         return self.layers(x)
 
 
-def init_weights(net):
-    """Weights of convolutions and linear layers N(0, 0.02), BatchNorm's scales N(1, 0.02), every bias 0."""
+def init_weights(layer):
+    """For net.apply: weights N(0, 0.02), BatchNorm's scales N(1, 0.02), every bias 0."""
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
-    for layer in net.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, *norms)):
-            nn.init.normal_(layer.weight, mean=1.0 if isinstance(layer, norms) else 0.0, std=0.02)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, *norms)):
+        mean = 1.0 if isinstance(layer, norms) else 0.0
+        nn.init.normal_(layer.weight, mean, std=0.02)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
-# -------------------------------------------------------------------------------------------- the three games
+# ------------------------------------------------------------------------------------ their updates
 def loss_of_D(game, out_real, out_fake):
-    """What D minimises in a game (wgan, minimax or lsgan), from its outputs (B,) on reals and on fakes."""
-    if out_real.dim() != 1 or out_fake.dim() != 1:
-        raise ValueError(f"D's outputs must be (B,), not {tuple(out_real.shape)} and {tuple(out_fake.shape)}")
-    if game == "wgan":  # -(E[D(x)] - E[D(G(z))]): the critic widens the gap that its clipped weights allow
+    """What D minimises in a game (a --loss), from its outputs (B,) on reals and on fakes."""
+    if game == "wgan":  # -(E[D(x)] - E[D(G(z))]): the critic widens the gap that its clip allows
         return out_fake.mean() - out_real.mean()
     if game == "lsgan":  # E[(D(x) - 1)^2] + E[D(G(z))^2]
         return ((out_real - 1) ** 2).mean() + (out_fake ** 2).mean()
-    # -E[log D(x)] - E[log(1 - D(G(z)))], where the paper's D is the sigmoid of ours, and 1 - sigmoid(a) = sigmoid(-a)
-    return -F.logsigmoid(out_real).mean() - F.logsigmoid(-out_fake).mean()
+    # -E[log D(x)] - E[log(1 - D(G(z)))], where the paper's D is the sigmoid of ours
+    return (F.binary_cross_entropy_with_logits(out_real, torch.ones_like(out_real)) +
+            F.binary_cross_entropy_with_logits(out_fake, torch.zeros_like(out_fake)))
 
 
 def loss_of_G(game, out_fake):
@@ -141,116 +154,149 @@ def loss_of_G(game, out_fake):
         return -out_fake.mean()
     if game == "lsgan":  # E[(D(G(z)) - 1)^2]
         return ((out_fake - 1) ** 2).mean()
-    # Not log(1 - D(G(z))), as the name minimax says: where D is sure of a fake, that is flat and G learns nothing, while
-    # this is steep (Goodfellow et al. 2014, section 3).
-    return -F.logsigmoid(out_fake).mean()  # -E[log D(G(z))]
+    # -E[log D(G(z))]. Not log(1 - D(G(z))), as the name minimax says: where D is sure of a fake,
+    # that is flat and G learns nothing, while this is steep (Goodfellow et al. 2014, section 3).
+    return F.binary_cross_entropy_with_logits(out_fake, torch.ones_like(out_fake))
 
 
-def critic_updates(g_iter, n_critic):
-    """How many updates the critic gets before G's next one, when G has had g_iter of them (assignment, section 2.1).
+def critic_updates(game, n_critic, g_step):
+    """How many updates D gets before G's next one, when G has had g_step (assignment, section 2.1).
 
-    G needs a good critic most at its beginning, and a chance for it to catch up now and then.
+    The WGAN's G needs a good critic most at its beginning, and one that catches up now and then.
     """
-    return 20 if g_iter < 50 or (g_iter + 1) % 500 == 0 else n_critic
+    return 20 if game == "wgan" and (g_step < 50 or (g_step + 1) % 500 == 0) else n_critic
 
 
-def position(step, updates_before):
-    """Where the schedule stands after `step` updates of D: (updates of G so far, updates of D since G's last one)."""
-    g_step = 0
-    while step >= updates_before(g_step):
-        step, g_step = step - updates_before(g_step), g_step + 1
-    return g_step, step
+def step_D(D, opt_D, real, fake, game, clip=0.0):
+    """Teach D to tell real from fake: minimise `loss_of_D`, then clip D's weights to [-clip, clip].
 
-
-def step_D(G, D, opt_D, real, z, game, clip=None):
-    """Teach D to tell real from fake.
-
-    real: (B, 3, 64, 64) in [-1, 1]; z: (B, latent_dim). Returns the loss and D's outputs (B,) on the reals and on the
-    fakes, as tensors.
+    real, fake: (B, 3, 64, 64) in [-1, 1]; fake without the graph that leads back to G. Returns the
+    loss and D's outputs (B,) on the reals and on the fakes, as tensors.
     """
-    with torch.no_grad():  # only D learns here, so G needs no graph
-        fake = G(z)
-    out_real, out_fake = D(real), D(fake)  # two batches: BatchNorm must not mix the statistics of reals and fakes
+    out_real, out_fake = D(real), D(fake)  # apart: BatchNorm must not mix their statistics
     loss_D = loss_of_D(game, out_real, out_fake)
     opt_D.zero_grad()
     loss_D.backward()
     opt_D.step()
-    if clip:
-        # A crude way to bound the critic's slope. It includes BatchNorm's scales, as in the code of the paper's authors:
-        # people who left them out report losses orders of magnitude larger (WassersteinGAN, issues 18, 32, 75).
-        with torch.no_grad():
+    if clip:  # a crude way to bound the critic's slope; BatchNorm's scales are clipped too, as in
+        with torch.no_grad():  # the code of the paper's authors
             for weight in D.parameters():
                 weight.clamp_(-clip, clip)
     return loss_D.detach(), out_real.detach(), out_fake.detach()
 
 
-def step_G(G, D, opt_G, z, game):
-    """Teach G to fool the D that has just been improved, for z (B, latent_dim). Returns the loss."""
-    loss_G = loss_of_G(game, D(G(z)))
+def step_G(G, D, opt_G, fake, game):
+    """Teach G to fool the D that has just been improved: minimise `loss_of_G`.
+
+    fake: (B, 3, 64, 64) in [-1, 1], with the graph that leads back to G. Returns the loss.
+    """
+    loss_G = loss_of_G(game, D(fake))
     opt_G.zero_grad()
-    loss_G.backward(inputs=list(G.parameters()))  # the gradient flows through D, but only G receives it
+    loss_G.backward(inputs=list(G.parameters()))  # through D, but only G receives a gradient
     opt_G.step()
     return loss_G.detach()
 
 
+def mean_of(game, out):
+    """D's mean output, for the log; with minimax, whose outputs are logits, a mean probability."""
+    return (out.sigmoid() if game == "minimax" else out).mean()
+
+
+def save_samples(path, G, fixed_z):
+    """Pictures from the fixed noise. In eval mode, with BatchNorm's running statistics, no picture
+    depends on the others of its batch; G goes back to training mode."""
+    G.eval()
+    with torch.no_grad():
+        common.save_grid(path, G(fixed_z))
+    G.train()
+
+
 READING_KEY = {
-    "wgan": """How to read the losses: w_estimate = mean D(x) - mean D(G(z)) is the critic's estimate of a distance.
+    "wgan": """How to read the losses: w_estimate = mean D(x) - mean D(G(z)), on a scale of its own.
   loss_d = -w_estimate, loss_g = -mean D(G(z)): negative numbers are normal
-  rising at first     the critic learns; the first 50 updates of G take 1,000 minibatches: this is slow, not stuck
-  falling steadily    the samples come closer to the reals: unlike other GAN losses, this one should go down
-  Only its course means something: it is known up to a constant, and another --clip or --ndf gives another.""",
+  rising at first     the critic learns: G's first 50 updates take 1,000 minibatches
+  falling steadily    the samples come closer to the reals: this curve should go down
+  Only its course means something: another --clip or --ndf gives another scale.""",
     "minimax": """How to read the losses: loss_d is the sum of its halves on reals and on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals
   loss_d near 0, loss_g growing                    D is always right, and G learns little""",
-    "lsgan": """How to read the losses: D wants 1 for reals and 0 for fakes, and loss_d is the sum of both squared errors.
+    "lsgan": """How to read the losses: D wants 1 for reals, 0 for fakes; loss_d sums both errors.
   loss_d 0.5, d_real = d_fake = 1/2    D cannot tell fakes from reals
   loss_d near 0, loss_g near 1         D is always right""",
 }
 
 
+# ----------------------------------------------------------------------------------------- the game
 def main(argv=None):
     args, saved = parse_args(argv)
-    device = common.setup(args)
-    images = load_images(args)
+    device = common.pick_device(args.device)
+    images = common.hold(load_images(args), args.batch_size, device)
+    torch.manual_seed(args.seed)  # the fixed noise and the first weights depend on it
     latent_dim = 100
+    fixed_z = torch.randn(64, latent_dim).to(device)
     keywords = {"latent_dim": latent_dim, "ngf": args.ngf, "upsample": args.upsample}
-    G = Generator(**keywords)
-    D = Discriminator(args.ndf)
+    G, D = Generator(**keywords), Discriminator(args.ndf)
     for net in (G, D):
-        init_weights(net)
+        net.apply(init_weights)
         common.place(net, device, args.precision)
-    if args.loss == "wgan":  # without momentum, as D's task keeps changing (the WGAN paper, section 4)
+    if args.loss == "wgan":  # no momentum: the critic's task keeps changing (WGAN paper, section 4)
         opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), args.lr) for net in (G, D))
     else:
-        opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
-    run = common.Run(args, saved, images, G, D, opt_G, opt_D, generator=keywords)
+        opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True)
+                        for net in (G, D))
+    parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
+    generator = {"class": type(G).__name__, **keywords}  # how to build G again
+    step = first_epoch = 0
+    g_step = d_steps = 0  # updates of G, and of D since G's last one
+
+    out = common.open_run(args, device, images, G, D)
+    if saved:  # --resume: all as it was at the end of the last finished epoch
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        step, first_epoch, fixed_z = saved["step"], saved["epoch"], saved["fixed_z"].to(device)
+        g_step, d_steps = saved["g_step"], saved["d_steps"]
+        common.keep_rows(out / "losses.csv", step)
+    else:
+        common.save_grid(out / "real.png", common.to_float(images[:64]))
+        save_samples(out / "samples/step_000000.png", G, fixed_z)
+        common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
+                               epoch=first_epoch, g_step=g_step, d_steps=d_steps)
     print(READING_KEY[args.loss], flush=True)
 
-    def updates_before(g_step):
-        return critic_updates(g_step, args.n_critic) if args.loss == "wgan" else args.n_critic
+    for epoch in range(first_epoch, args.epochs):
+        torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # so that a resume repeats the epoch
+        start, rows = time.perf_counter(), []
+        for batch in common.shuffled_batches(images, args.batch_size, epoch, args.epochs):
+            step += 1
+            real = common.to_float(images[batch].to(device))
+            # (1) D: tell the reals from as many fakes; every update has a fresh minibatch
+            with torch.no_grad():  # only D learns here, so G needs no graph
+                fake = G(torch.randn(len(real), latent_dim, device=device))
+            loss_D, out_real, out_fake = step_D(D, opt_D, real, fake, args.loss, args.clip)
+            d_steps += 1
+            # (2) G: fool the improved D with fresh fakes, once D has had all of its updates
+            if d_steps == critic_updates(args.loss, args.n_critic, g_step):
+                fake = G(torch.randn(len(real), latent_dim, device=device))
+                loss_G = step_G(G, D, opt_G, fake, args.loss)
+                g_step, d_steps = g_step + 1, 0
+            else:
+                loss_G = loss_of_G(args.loss, out_fake)  # G waits: its loss on D's fakes, to log
+            d_real, d_fake = mean_of(args.loss, out_real), mean_of(args.loss, out_fake)
+            common.add_row(rows, step=step, epoch=epoch + 1, loss_d=loss_D, loss_g=loss_G,
+                           d_real=d_real, d_fake=d_fake,  # on the device: reading would stall it
+                           g_step=g_step, w_estimate=out_real.mean() - out_fake.mean())
 
-    g_step, d_steps = position(run.step, updates_before)  # not zero in a resumed run, perhaps in the middle of a round
+        means = common.append_rows(out / "losses.csv", rows)
+        save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)
+        common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
+                               epoch=epoch + 1, g_step=g_step, d_steps=d_steps)
+        seconds = time.perf_counter() - start
+        print(f"epoch {epoch + 1}/{args.epochs}, step {step}: {means}, "
+              f"{len(rows) * args.batch_size / seconds:,.0f} images/s, "
+              f"{(args.epochs - epoch - 1) * seconds / 60:.1f} min left", flush=True)
 
-    for real in run.minibatches():
-        # (1) D, or the critic: tell the reals from as many fakes. Every update draws a fresh minibatch
-        z = torch.randn(len(real), latent_dim, device=device)
-        loss_D, out_real, out_fake = step_D(G, D, opt_D, real, z, args.loss, args.clip)
-        d_steps += 1
-        # (2) G: fool D, with fresh noise, once D has had all of its updates
-        if d_steps == updates_before(g_step):
-            z = torch.randn(len(real), latent_dim, device=device)
-            loss_G = step_G(G, D, opt_G, z, args.loss)
-            g_step, d_steps = g_step + 1, 0
-        else:
-            loss_G = loss_of_G(args.loss, out_fake)  # G waits: what it would lose on these fakes, for the log
-        w_estimate = out_real.mean() - out_fake.mean()
-        if args.loss == "minimax":  # only there are D's outputs logits
-            out_real, out_fake = out_real.sigmoid(), out_fake.sigmoid()
-        run.log(loss_d=loss_D, loss_g=loss_G, d_real=out_real.mean(), d_fake=out_fake.mean(),
-                g_step=g_step, w_estimate=w_estimate)
-
-    run.finish(["w_estimate"])
+    common.draw_run(out)  # losses.png and training.gif
 
 
 if __name__ == "__main__":
-    main()
+    common.launch(main)

@@ -38,7 +38,8 @@ RUNS = {
 DIGITS = ["blog-dcgan", "lab-mnist", "blog-mlp", "zeros"]
 FACES = ["toy-vanilla", "toy-dcgan", "toy-minimax", "toy-lsgan", "toy-wgan"]
 # run or picture -> the other runs that it needs
-NEEDS = {"wgan": ["minimax"], "lab-vanilla": ["lab-dcgan"], "scores.png": DIGITS, "toy-faces.png": FACES}
+NEEDS = {"lab-vanilla": ["lab-dcgan"], "minimax-over-wgan.png": ["minimax"], "walk-minimax-over-wgan.png": ["minimax"],
+         "scores.png": DIGITS, "toy-faces.png": FACES}
 
 
 def copy(run, name):
@@ -71,22 +72,23 @@ def below(*pictures):
     return stack
 
 
-def walk(run):
-    """The latent and the screen walk of explore_latent.py between seeds 140 and 180."""
-    folder = ROOT / "runs/docs" / run
-    command = ["explore_latent.py", str(folder / "checkpoint.pt"), "walk", "--seeds", "140,180", "--space", "all"]
+def explore(run, flags, name):
+    """A picture that explore_latent.py makes of a run."""
+    command = ["explore_latent.py", f"runs/docs/{run}/checkpoint.pt", *shlex.split(flags)]
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
-    strip = Image.open(folder / "explore/walk_140-180_all.png")
+    return copy(run, f"explore/{name}")
+
+
+def walk(run):
+    """The latent and the screen walk between seeds 140 and 180."""
+    strip = explore(run, "walk --seeds 140,180 --space all", "walk_140-180_all.png")
     row = (strip.height - 2) // 3  # latent, sphere, screen
     return below(strip.crop((0, 0, strip.width, row + 2)), strip.crop((0, 2 * row, strip.width, strip.height)))
 
 
 def play(run):
     """The five dimensions of z that change seed 140 most."""
-    folder = ROOT / "runs/docs" / run
-    command = ["explore_latent.py", str(folder / "checkpoint.pt"), "play", "--seeds", "140"]
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
-    picture = Image.open(folder / "explore/play_140_top.png").convert("RGB")
+    picture = explore(run, "play --seeds 140", "play_140_top.png").convert("RGB")
     return picture.crop((0, 0, picture.width, picture.height // 2 + 1))
 
 

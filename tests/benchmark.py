@@ -180,6 +180,11 @@ PAIRS = {
 }
 
 
+def flags_of(name):
+    """The flags of our script in a pair, with a folder of JPEGs where it wants one."""
+    return [jpeg_folder() if flag == "JPEGS" else flag for flag in PAIRS[name][2]]
+
+
 # -------------------------------------------------------------------------------------------------------------- the clock
 def time_source(loop, device, steps, warmup):
     """Seconds a step of a source's loop."""
@@ -249,8 +254,8 @@ def print_overhead(names):
     """What is not training: from the start of Python to the end of the first step, the end of an epoch, the end of a run."""
     print(f"{'':24}{'first step s':>14}{'end of epoch s':>16}{'end of run s':>14}")
     for name in names:
-        _, script, flags, batch_size, _ = PAIRS[name]
-        flags = [*(jpeg_folder() if flag == "JPEGS" else flag for flag in flags), "--epochs", "1", "--limit", str(2 * batch_size)]
+        _, script, _, batch_size, _ = PAIRS[name]
+        flags = [*flags_of(name), "--epochs", "1", "--limit", str(2 * batch_size)]
         code = f"import sys, common, {script.__name__} as script; common.Run.log = lambda *_, **losses: sys.exit(); script.main({flags})"
         environment, folder = {**os.environ, "PYTHONPATH": str(Path(script.__file__).parent)}, tempfile.mkdtemp()
         start = time.perf_counter()
@@ -291,8 +296,8 @@ def main():
     print(f"{hardware}, torch {torch.__version__}\n{'':24}{'source ms':>12}{'ours ms':>12}{'images/s':>12}{'ratio':>8}")
     table = {"hardware": hardware, "torch": torch.__version__}
     for name in args.names:
-        loop, script, flags, batch_size, steps = PAIRS[name]
-        flags = [jpeg_folder() if flag == "JPEGS" else flag for flag in flags]
+        loop, script, _, batch_size, steps = PAIRS[name]
+        flags = flags_of(name)
         precisions = ["fp32", "bf16"] if args.bf16 else ["fp32"]
         times = []
         for _ in range(args.rounds):
