@@ -1,17 +1,19 @@
-"""What a trained generator knows: samples, what each direction of z does, and walks between two samples.
+"""What a trained generator knows: samples, what each direction of z does, walks between samples.
 
-Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135, Université de Montréal, 2018,
-          section 3. Works on a checkpoint of any training script here, which is all that it needs.
+Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135
+          at Université de Montréal, 2018, section 3. Works on a checkpoint of any training script.
 Run       python explore_latent.py runs/dcgan_celeba/checkpoint.pt sample --seeds 0-63
           python explore_latent.py runs/dcgan_celeba/checkpoint.pt play --seeds 140,180
           python explore_latent.py runs/dcgan_celeba/checkpoint.pt walk --seeds 140,180 --space all
+          python explore_latent.py --script my_gan.py runs/my_gan/checkpoint.pt sample
 Look at   the folder `explore` beside the checkpoint
-Notation  z: noise (latent_dim,), drawn from N(0, 1) by its seed: seed 42 is the same z in every list and command.
-          G(z): an image (C, H, W) in [-1, 1].
+Notation  z: noise (latent_dim,), drawn from N(0, 1) by its seed: seed 42 is the same z in every
+          list and command. G(z): an image (C, H, W) in [-1, 1].
 """
 import argparse
 import importlib
 import math
+import sys
 from pathlib import Path
 
 import torch
@@ -21,30 +23,39 @@ from tqdm import tqdm
 import common
 
 # script -> its generators: the names that a checkpoint may ask for
-GENERATORS = {"gan_mnist_mlp": ["Generator"], "dcgan_mnist": ["MLPGenerator", "DCGANGenerator"],
-              "dcgan_celeba": ["VanillaGenerator", "DCGANGenerator"], "wgan_celeba": ["Generator"]}
+GENERATORS = {
+    "gan_mnist_mlp": ["Generator"],
+    "dcgan_mnist": ["MLPGenerator", "DCGANGenerator"],
+    "dcgan_celeba": ["VanillaGenerator", "DCGANGenerator"],
+    "wgan_celeba": ["Generator"],
+}
 FRAMES_PER_SECOND = 20
 
 
 def parse_args(argv):
     parser = common.new_parser(__file__, __doc__)
     parser.add_argument("checkpoint", help="checkpoint.pt of a training script's run")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
+    parser.add_argument("--script", metavar="FILE", help="your own copy of a training script, if "
+                        "that made the checkpoint; it is run as code, so name only one you trust")
+    commands = parser.add_subparsers(dest="command", required=True,
+                                     parser_class=argparse.ArgumentParser)
     sample = commands.add_parser("sample", help="a grid of samples, one for each seed")
-    sample.add_argument("--each", action="store_true", help="write one PNG for each sample too, for tools such as torch-fidelity")
-    play = commands.add_parser("play", help="set each dimension of z to +value and to -value, and rank them by what changes")
-    play.add_argument("--value", type=float, default=3.0, help="3 is three standard deviations (the assignment)")
+    sample.add_argument("--each", action="store_true",
+                        help="write each sample as a PNG too, for tools such as torch-fidelity")
+    play = commands.add_parser("play", help="set each dimension of z to +value and to -value")
+    play.add_argument("--value", type=float, default=3.0, help="default 3 deviations (assignment)")
     walk = commands.add_parser("walk", help="from seed to seed, and back to the first")
     walk.add_argument("--space", default="latent", choices=["latent", "sphere", "screen", "all"],
-                      help="latent: a line between the z's; sphere: an arc; screen: a cross-fade of the pixels; all: all three")
-    walk.add_argument("--frames", type=int, default=50, help="of one leg of the walk, both ends counted (the assignment: 50)")
+                      help="latent: a line between the z's; sphere: an arc; screen: a cross-fade")
+    walk.add_argument("--frames", type=int, default=50,
+                      help="of one leg, both ends counted; default 50 (assignment)")
     for command, seeds in [(sample, "0-63"), (play, "140,180"), (walk, "140,180")]:
         command.error = parser.error
         command.add_argument("--seeds", default=seeds, help=f"such as 0-3,8; default {seeds}")
-        command.add_argument("--out", metavar="DIR", help="default: a folder `explore` beside the checkpoint")
-        command.add_argument("--device", help="cpu, cuda, ...; default: cuda when there is one, else cpu")
+        command.add_argument("--out", metavar="DIR", help="default: explore beside the checkpoint")
+        command.add_argument("--device", help="cpu, cuda, ...; default: cuda when there is one")
     args = parser.parse_args(argv)
-    args.seeds, args.seed = parse_seeds(args.seeds), 0
+    args.seeds = parse_seeds(args.seeds)
     if args.command == "walk" and (len(args.seeds) < 2 or args.frames < 2):
         common.fail("a walk needs at least two seeds and two frames")
     if args.command == "play" and not 0 < args.value < math.inf:
@@ -57,30 +68,43 @@ def parse_seeds(text):
     seeds = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        numbers = range(int(first), int(last or first) + 1) if first.isdecimal() and (last.isdecimal() or not dash) else []
+        whole = first.isdecimal() and (last.isdecimal() or not dash)
+        numbers = range(int(first), int(last or first) + 1) if whole else []
         if not 0 < len(numbers) <= 100_000 or numbers[-1] >= 2**32:
             common.fail(f"--seeds {text}: write whole numbers and ranges of them, such as 0-3,8")
         seeds += numbers
     return seeds
 
 
-def load_generator(path, device):
-    """The generator of a checkpoint, rebuilt from what the checkpoint says of it, in eval mode. Returns (G, latent_dim)."""
+def load_generator(path, device, file=None):
+    """The generator of a checkpoint, built again from what the checkpoint says of it, in eval mode.
+
+    file: the training script, where it is not one of ours. Returns (G, latent_dim).
+    """
     saved = common.load_checkpoint(path)
     keywords = dict(saved["generator"])
-    name = keywords.pop("class", None)
-    if name not in GENERATORS.get(saved["script"], []):
-        common.fail(f"{path} is of {saved['script']}.py's {name}, which is not a generator of these scripts")
+    name, script = keywords.pop("class", None), saved["script"]
+    if file:
+        if not Path(file).is_file():
+            common.fail(f"--script {file}: no such file")
+        sys.path.insert(0, str(Path(file).resolve().parent))
+        script = Path(file).stem
+    elif name not in GENERATORS.get(script, []):
+        common.fail(f"{path} holds the {name} of {script}.py, which is not a generator of these "
+                    f"scripts: name the file that made it, --script {script}.py")
     try:
-        G = getattr(importlib.import_module(saved["script"]), name)(**keywords)
+        G = getattr(importlib.import_module(script), str(name))(**keywords)
         G.load_state_dict(saved["G"])
-    except (RuntimeError, TypeError, ValueError) as error:
-        common.fail(f"{path} does not fit {saved['script']}.py: {str(error).splitlines()[0]}")
-    return common.place(G, device, "fp32").eval(), keywords["latent_dim"]
+        common.place(G, device).eval()
+        G(torch.zeros(1, keywords["latent_dim"], device=device))
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        common.fail(f"{path} does not fit {script}.py, or its generator wants more than z: "
+                    f"{str(error).splitlines()[0]}")
+    return G, keywords["latent_dim"]
 
 
 def z_of(seed, latent_dim):
-    """The z of a seed: (latent_dim,). From a random generator of its own, on the CPU: it depends on nothing else."""
+    """The z of a seed: (latent_dim,). From a random generator of its own, on the CPU."""
     return torch.randn(latent_dim, generator=torch.Generator().manual_seed(seed))
 
 
@@ -91,48 +115,55 @@ def images_of(G, z):
     return torch.cat([G(part.to(device)).cpu() for part in z.split(64)])
 
 
-# ----------------------------------------------------------------------------------------------- the commands
+# ------------------------------------------------------------------------------------- the commands
 def sample(G, latent_dim, args):
     """sample.png, a grid of the first 1,024; with --each also sample/<seed>.png of all of them."""
-    shown = images_of(G, torch.stack([z_of(seed, latent_dim) for seed in args.seeds[:1024]]))
-    common.save_grid(args.out / "sample.png", shown, columns=math.ceil(math.sqrt(len(shown))))
+    def images(seeds):
+        return images_of(G, torch.stack([z_of(seed, latent_dim) for seed in seeds]))
+
+    shown = args.seeds[:1024]
+    common.save_grid(args.out / "sample.png", images(shown), math.ceil(math.sqrt(len(shown))))
     if args.each:
         common.make_folder(args.out / "sample")
-        for i, seed in enumerate(tqdm(args.seeds, "writing", disable=None, leave=False)):
-            if i % 1024 == 0 and i > 0:  # as many at a time as the grid shows, so that the memory stays the same
-                shown = images_of(G, torch.stack([z_of(seed, latent_dim) for seed in args.seeds[i:i + 1024]]))
-            common.save_grid(args.out / f"sample/{seed:06d}.png", shown[i % 1024].unsqueeze(0), columns=1)
+        for first in tqdm(range(0, len(args.seeds), 64), "writing", disable=None, leave=False):
+            seeds = args.seeds[first:first + 64]
+            for seed, image in zip(seeds, images(seeds)):
+                to_picture(image).save(args.out / f"sample/{seed:06d}.png")
 
 
 def play(G, latent_dim, args):
-    """For each seed: play_<seed>.png, .csv and _top.png, the dimensions, their ranking, and the sweeps of the first ten."""
+    """For each seed: play_<seed>.png (a row a dimension: the original, +value, -value), .csv (their
+    ranking) and _top.png (the first ten, from -value to +value)."""
     for seed in args.seeds:
         z = z_of(seed, latent_dim)
         plus, minus = z.repeat(latent_dim, 1), z.repeat(latent_dim, 1)
         plus.fill_diagonal_(args.value)  # row i is z with its dimension i set
         minus.fill_diagonal_(-args.value)
-        original, up, down = images_of(G, torch.cat([z.unsqueeze(0), plus, minus])).split([1, latent_dim, latent_dim])
+        original, up, down = (images_of(G, part) for part in (z.unsqueeze(0), plus, minus))
         rows = torch.stack([original.expand_as(up), up, down], dim=1).flatten(0, 1)
         common.save_grid(args.out / f"play_{seed}.png", rows, columns=3)
-        # how much a dimension changes the image: the mean difference of a pixel from the original, on the scale of [-1, 1]
-        changes = torch.stack([(image - original).abs().mean(dim=(1, 2, 3)) for image in (up, down)], dim=1)
-        ranking = changes.mean(dim=1).argsort(descending=True).tolist()
-        with common.replacing(args.out / f"play_{seed}.csv") as file:
-            file.write(b"dimension,change,change_plus,change_minus\n")
-            for i in ranking:
-                file.write(f"{i},{changes[i].mean():.6g},{changes[i, 0]:.6g},{changes[i, 1]:.6g}\n".encode())
-        sweeps = z.repeat(len(ranking[:10]), 11, 1)
-        for row, i in enumerate(ranking[:10]):
+        # how much a dimension changes the image: the mean over the pixels, on the scale of [-1, 1]
+        changes = [(image - original).abs().mean(dim=(1, 2, 3)) for image in (up, down)]
+        table = torch.stack([torch.arange(latent_dim), sum(changes) / 2, *changes], dim=1)
+        ranking = table[:, 1].argsort(descending=True)
+        with open(args.out / f"play_{seed}.csv", "w") as file:
+            file.write("dimension,change,change_plus,change_minus\n")
+            file.writelines(",".join(f"{value:.6g}" for value in row) + "\n"
+                            for row in table[ranking].tolist())
+        top = ranking[:10].tolist()
+        sweeps = z.repeat(len(top), 11, 1)
+        for row, i in enumerate(top):
             sweeps[row, :, i] = torch.linspace(-args.value, args.value, 11)
-        common.save_grid(args.out / f"play_{seed}_top.png", images_of(G, sweeps.flatten(0, 1)), columns=11)
-        print(f"seed {seed}: the image depends most on dimensions {', '.join(map(str, ranking[:10]))}")
+        pictures = images_of(G, sweeps.flatten(0, 1))
+        common.save_grid(args.out / f"play_{seed}_top.png", pictures, columns=11)
+        print(f"seed {seed}: the image depends most on dimensions {', '.join(map(str, top))}")
 
 
 def slerp(a, b, t):
     """From a to b (latent_dim,) along an arc, t in [0, 1] as (N, 1). Returns (N, latent_dim).
 
-    N(0, 1) in many dimensions lies near a sphere of radius sqrt(latent_dim): the middle of a straight line is too short by
-    about sqrt(2), where G was hardly ever trained; an arc stays at the length that G knows.
+    N(0, 1) in many dimensions lies near a sphere of radius sqrt(latent_dim): the middle of a
+    straight line is too short by about sqrt(2), where G was hardly ever trained; an arc is not.
     """
     angle = torch.acos(torch.nn.functional.cosine_similarity(a, b, dim=0).clamp(-1, 1))
     if angle.sin() < 1e-4:  # parallel: there is no arc, or no single one
@@ -143,38 +174,48 @@ def slerp(a, b, t):
 def leg(G, space, a, b, frames):
     """One leg of a walk, from z a to z b: images (frames, C, H, W). Both ends are exact."""
     alpha = torch.arange(frames).div(frames - 1).unsqueeze(1)
-    if space == "screen":  # a mixture of two pictures: a ghost, as the average of two pictures is not a picture
+    if space == "screen":  # a ghost: the average of two pictures is not a picture
         start, end = images_of(G, torch.stack([a, b]))
         return torch.lerp(start, end, alpha.view(-1, 1, 1, 1))
     return images_of(G, slerp(a, b, alpha) if space == "sphere" else torch.lerp(a, b, alpha))
 
 
 def walk(G, latent_dim, args):
-    """walk_<seeds>_<space>: a PNG strip of 11 pictures a leg, and the whole way there and back as looping GIF and as MP4."""
+    """walk_<seeds>_<space>: a PNG strip of 11 pictures a leg, and the whole way there and back as
+    looping GIF and as MP4. With --space all, the three spaces below (PNG) or beside one another."""
     z = [z_of(seed, latent_dim) for seed in args.seeds]
     spaces = ["latent", "sphere", "screen"] if args.space == "all" else [args.space]
-    stops = list(zip(z, z[1:] + z[:1])) if len(z) > 2 else [(z[0], z[1])]  # more than two seeds make a closed tour
+    stops = list(zip(z, z[1:] + z[:1])) if len(z) > 2 else [(z[0], z[1])]  # three: a closed tour
     legs = [[leg(G, space, a, b, args.frames) for a, b in stops] for space in spaces]
     name = args.out / f"walk_{'-'.join(map(str, args.seeds[:5]))}_{args.space}"
     shown = torch.linspace(0, args.frames - 1, min(11, args.frames)).round().long()
-    common.save_grid(f"{name}.png", torch.cat([images[shown] for row in legs for images in row]), columns=len(shown))
-    if len(z) == 2:
-        ways = [torch.cat([row[0], row[0][1:-1].flip(0)]) for row in legs]  # there and back
-    else:
-        ways = [torch.cat([images[:-1] for images in row]) for row in legs]  # a leg's last picture is the next one's first
-    pictures = common.to_uint8(torch.cat(ways, dim=3))  # the spaces side by side
-    scale = max(2, 192 // pictures.shape[2] // 2 * 2)  # even, as yuv420p wants even sizes
-    frames = [Image.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).numpy()) for picture in pictures]
-    frames = [frame.resize((frame.width * scale, frame.height * scale), Image.Resampling.NEAREST) for frame in frames]
-    common.save_gif(f"{name}.gif", frames, seconds=len(frames) / FRAMES_PER_SECOND)
+    strip = torch.cat([images[shown] for row in legs for images in row])
+    common.save_grid(f"{name}.png", strip, columns=len(shown))
+    if len(z) == 2:  # there and back, each end once
+        ways = [torch.cat([row[0], row[0][1:-1].flip(0)]) for row in legs]
+    else:  # a leg's last picture is the next one's first
+        ways = [torch.cat([images[:-1] for images in row]) for row in legs]
+    side_by_side = torch.cat(ways, dim=3)
+    scale = max(2, 192 // side_by_side.shape[2] // 2 * 2)  # even, as yuv420p wants even sizes
+    frames = [to_picture(image) for image in side_by_side]
+    frames = [frame.resize((frame.width * scale, frame.height * scale), Image.Resampling.NEAREST)
+              for frame in frames]
+    frames[0].save(f"{name}.gif", save_all=True, append_images=frames[1:], loop=0,
+                   duration=1000 / FRAMES_PER_SECOND)
     save_mp4(f"{name}.mp4", frames)
+
+
+def to_picture(image):
+    """An image (C, H, W) in [-1, 1] as a PIL image; a grey one in equal red, green and blue."""
+    pixels = ((image + 1) * 127.5).round().clamp(0, 255).byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy())
 
 
 def save_mp4(path, frames):
     """Save PIL images as H.264 with yuv420p colours, which every browser plays."""
     import av  # brings its own FFmpeg
 
-    with common.replacing(path) as file, av.open(file, "w", format="mp4") as video:
+    with av.open(path, "w") as video:
         stream = video.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "18"})
         stream.width, stream.height, stream.pix_fmt = *frames[0].size, "yuv420p"
         for frame in frames:
@@ -184,8 +225,8 @@ def save_mp4(path, frames):
 
 def main(argv=None):
     args = parse_args(argv)
-    device = common.setup(args)
-    G, latent_dim = load_generator(args.checkpoint, device)
+    device = common.pick_device(args.device, training=False)
+    G, latent_dim = load_generator(args.checkpoint, device, args.script)
     args.out = Path(args.out or Path(args.checkpoint).parent / "explore")
     common.make_folder(args.out)
     {"sample": sample, "play": play, "walk": walk}[args.command](G, latent_dim, args)
@@ -193,4 +234,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    common.launch(main)

@@ -9,7 +9,7 @@ from conftest import write_mnist
 from PIL import Image
 from test_explore_latent import write_checkpoint
 
-import common
+import toy_images
 import score_samples as script
 
 
@@ -141,8 +141,8 @@ def test_the_classifier_is_kept_beside_the_data_until_the_data_changes(capsys):
 
 
 def test_the_classifier_learns_the_kinds_of_toy_faces(monkeypatch, capsys):
-    faces = common.toy_faces(1400)
-    monkeypatch.setattr(common, "toy_faces", lambda: faces)
+    faces = toy_images.faces(1400)
+    monkeypatch.setattr(toy_images, "faces", lambda: faces)
     script.main([make_run("run", "lab vanilla", "toy"), "--n", "400"])
     text = capsys.readouterr().out
     assert float(text.partition("right on ")[2].partition("%")[0]) > 95
@@ -177,7 +177,7 @@ def test_bad_input_gets_one_line(stops):
     toy, digits = make_run("toy", "zeros", "toy"), make_run("digits", "blog mlp", "mnist")
     fashion = make_run("fashion", "blog mlp", "fashion")
     for words, part in [([], "CHECKPOINT"), ([toy], "toy zeros"), ([digits, fashion], "cannot be compared"), ([digits, "--n", "10"], "--n 10"),
-                        ([digits, "--n", "x"], "--n"), (["nowhere.pt"], "nowhere.pt"), ([digits, "--data", "empty"], "cannot load MNIST")]:
+                        ([digits, "--n", "x"], "--n"), (["nowhere.pt"], "nowhere.pt"), ([digits, "--data", "empty"], "cannot load empty/MNIST/raw")]:
         assert part in stops(script.main, words), words
     write_mnist("data", count=70)
     assert "cannot make the folder" in stops(script.main, [digits, "--n", "40", "--out", digits + "/below"])
