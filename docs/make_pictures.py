@@ -1,11 +1,16 @@
-"""Make the pictures of the README: run each command below, unless its run is there already, and cut the picture out of it.
+"""Make the pictures of the pages, and the runs behind them and behind the tables.
 
-    .venv/bin/python docs/make_pictures.py            all of them; hours on a laptop
-    .venv/bin/python docs/make_pictures.py zeros      those whose name begins so
+    python docs/make_pictures.py                      all pictures; a day on a laptop
+    python docs/make_pictures.py zeros                those whose name begins so, and their runs
+    python docs/make_pictures.py --run blog-mlp       only this run, if it is not there yet
+    python docs/make_pictures.py --list               the commands of all runs
 
-The runs stay in runs/docs. Nothing is picked: a picture shows the first samples of the fixed noise.
+The data are in data/. A run stays in runs/docs, in a folder named after its command, so that a run of another
+command is never taken for it. Nothing is picked: a picture shows the first samples of the fixed noise.
 """
+import hashlib
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,52 +20,109 @@ from PIL import Image
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
+QUARTER = "--limit 10000 --ngf 16 --ndf 16"
+HALF = "--limit 10000 --ngf 32 --ndf 32 --epochs 20"
+TOY = "--dataset toy --ngf 16 --ndf 16 --epochs 20"
 
 # run -> the command that makes it; --out is added
 RUNS = {
-    "zeros": "gan_mnist_mlp.py --epochs 100",
-    "zeros-collapse": "gan_mnist_mlp.py --lr-g 0.05 --lr-d 0.01 --epochs 25",
+    **{f"zeros-{seed}": f"gan_mnist_mlp.py --epochs 100 --seed {seed}" for seed in (0, 1, 2)},
+    "zeros-500": "gan_mnist_mlp.py --epochs 500",
+    "zeros-saturating": "gan_mnist_mlp.py --g-loss saturating --epochs 20",
+    "zeros-fast-both": "gan_mnist_mlp.py --lr-g 0.05 --lr-d 0.01 --epochs 25",
+    "zeros-fast-g": "gan_mnist_mlp.py --lr-g 0.05 --epochs 25",
+    "zeros-slow-d": "gan_mnist_mlp.py --lr-d 0.0005 --epochs 100",
     "blog-dcgan": "dcgan_mnist.py --epochs 16",
     "blog-mlp": "dcgan_mnist.py --model mlp --epochs 16",
+    **{f"blog-{model}-{name}": f"dcgan_mnist.py --model {model} --epochs 4 {flags}"
+       for model in ("dcgan", "mlp")
+       for name, flags in [("42", "--seed 42"), ("43", "--seed 43"), ("44", "--seed 44"),
+                           ("slow", "--lr 5e-5"), ("fast", "--lr 1e-3")]},
+    "blog-eval-g": "dcgan_mnist.py --epochs 4",
+    "blog-eval-d": "dcgan_mnist.py --epochs 4",
     "lab-mnist": "dcgan_celeba.py --dataset mnist",
-    "lab-dcgan": "dcgan_celeba.py --limit 10000 --generator dcgan --ngf 32 --ndf 32 --epochs 20",
-    "lab-vanilla": "dcgan_celeba.py --limit 10000 --generator vanilla --ngf 32 --ndf 32 --epochs 20 --compare runs/docs/lab-dcgan",
-    "lab-lr-0.002": "dcgan_celeba.py --limit 10000 --generator vanilla --ngf 32 --ndf 32 --lr 0.002 --epochs 4",
-    "wgan": "wgan_celeba.py --limit 10000 --loss wgan --ngf 16 --ndf 16 --epochs 50",
-    "minimax": "wgan_celeba.py --limit 10000 --loss minimax --ngf 16 --ndf 16 --epochs 8",
-    "lsgan": "wgan_celeba.py --limit 10000 --loss lsgan --ngf 16 --ndf 16 --epochs 14",
-    "toy-vanilla": "dcgan_celeba.py --dataset toy --generator vanilla --ngf 16 --ndf 16 --batch-size 64 --epochs 20",
-    "toy-dcgan": "dcgan_celeba.py --dataset toy --generator dcgan --ngf 16 --ndf 16 --batch-size 64 --epochs 20",
-    "toy-minimax": "wgan_celeba.py --dataset toy --loss minimax --ngf 16 --ndf 16 --epochs 20",
-    "toy-lsgan": "wgan_celeba.py --dataset toy --loss lsgan --ngf 16 --ndf 16 --epochs 20",
-    "toy-wgan": "wgan_celeba.py --dataset toy --loss wgan --ngf 16 --ndf 16 --epochs 40",
+    "lab-mnist-0.002": "dcgan_celeba.py --dataset mnist --lr 0.002",
+    "lab-dcgan": f"dcgan_celeba.py --generator dcgan {HALF}",
+    "lab-vanilla": f"dcgan_celeba.py --generator vanilla {HALF}",
+    "wgan": f"wgan_celeba.py {QUARTER}",
+    "wgan-clip-0.05": f"wgan_celeba.py {QUARTER} --clip 0.05",
+    "wgan-25": f"wgan_celeba.py {QUARTER} --n-critic 25",
+    "wgan-adam": f"wgan_celeba.py {QUARTER}",
+    "minimax": f"wgan_celeba.py --loss minimax {QUARTER} --epochs 8",
+    "minimax-nearest": f"wgan_celeba.py --loss minimax --upsample nearest {QUARTER} --epochs 8",
+    "minimax-bilinear": f"wgan_celeba.py --loss minimax --upsample bilinear {QUARTER} --epochs 8",
+    "lsgan": f"wgan_celeba.py --loss lsgan {QUARTER} --epochs 14",
+    "toy-vanilla": f"dcgan_celeba.py --generator vanilla --batch-size 64 {TOY}",
+    "toy-dcgan": f"dcgan_celeba.py --generator dcgan --batch-size 64 {TOY}",
+    "toy-minimax": f"wgan_celeba.py --loss minimax {TOY}",
+    "toy-lsgan": f"wgan_celeba.py --loss lsgan {TOY}",
+    "toy-wgan": f"wgan_celeba.py --loss wgan {TOY.replace('20', '40')}",
 }
-DIGITS = ["blog-dcgan", "lab-mnist", "blog-mlp", "zeros"]
-FACES = ["toy-vanilla", "toy-dcgan", "toy-minimax", "toy-lsgan", "toy-wgan"]
-# run or picture -> the other runs that it needs
-NEEDS = {"lab-vanilla": ["lab-dcgan"], "minimax-over-wgan.png": ["minimax"], "walk-minimax-over-wgan.png": ["minimax"],
-         "scores.png": DIGITS, "toy-faces.png": FACES}
+# run -> what is changed in its script: pairs of (text, text that takes its place)
+EDITS = {
+    "blog-eval-g": [
+        ("            fake = G(torch.randn(len(real), latent_dim, device=device))\n",
+         "            fake = G.eval()(torch.randn(len(real), latent_dim, device=device))\n"),
+        ("            loss_G = step_G(G, D, opt_G, fake)\n",
+         "            fake = G.train()(torch.randn(len(real), latent_dim, device=device))\n"
+         "            loss_G = step_G(G, D, opt_G, fake)\n"),
+    ],
+    "blog-eval-d": [
+        ("            loss_G = step_G(G, D, opt_G, fake)\n",
+         "            loss_G = step_G(G, D.eval(), opt_G, fake)\n"
+         "            D.train()\n"),
+    ],
+    "wgan-adam": [
+        ("torch.optim.RMSprop(net.parameters(), args.lr) for",
+         "torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999)) for"),
+    ],
+    "wgan-25": [
+        ("return 20 if game", "return 25 if game"),
+    ],
+}
+
+
+def folder(run):
+    """The folder of a run: its name, and eight digits that depend on its command and edits."""
+    recipe = repr((RUNS[run], EDITS.get(run)))
+    return ROOT / "runs/docs" / f"{run}-{hashlib.sha1(recipe.encode()).hexdigest()[:8]}"
+
+
+def make(run):
+    """Train a run, if it is not there; go on with it, if it was cut."""
+    out, (script, *flags) = folder(run), shlex.split(RUNS[run])
+    if (out / "training.gif").exists():
+        return
+    place = ROOT
+    if run in EDITS:  # a copy of the script, edited
+        place = out.parent / f"{out.name}-code"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "common.py", place)
+        text = (ROOT / script).read_text()
+        for old, new in EDITS[run]:
+            if text.count(old) != 1:
+                sys.exit(f"{run}: {old!r} is not once in {script}")
+            text = text.replace(old, new)
+        (place / script).write_text(text)
+    started = (out / "checkpoint.pt").exists()
+    flags = ["--resume", str(out)] if started else [*flags, "--data", str(ROOT / "data"), "--out", str(out)]
+    if subprocess.run([sys.executable, script, *flags], cwd=place).returncode:
+        sys.exit(f"{run} was not made")
 
 
 def copy(run, name):
     """A picture as the run left it."""
-    return Image.open(ROOT / "runs/docs" / run / name)
+    return Image.open(folder(run) / name).convert("RGB")
 
 
 def in_time(run, epochs, rows, columns, size):
-    """The first rows x columns samples after each of the epochs, side by side. A grid has `size` pixels a picture, 2 between."""
-    grids = sorted((ROOT / "runs/docs" / run / "samples").glob("step_*.png"))
-    box = (0, 0, columns * (size + 2) + 2, rows * (size + 2) + 2)
+    """The first rows x columns samples after each of the epochs, side by side."""
+    grids = sorted((folder(run) / "samples").glob("step_*.png"))
+    box = (0, 0, columns * (size + 2) + 2, rows * (size + 2) + 2)  # a grid has 2 pixels between pictures
     strip = Image.new("RGB", (len(epochs) * (box[2] + 8) - 8, box[3]), "white")
     for i, epoch in enumerate(epochs):
         strip.paste(Image.open(grids[epoch]).crop(box), (i * (box[2] + 8), 0))
     return strip
-
-
-def last(run, rows, columns, size):
-    """The first rows x columns samples of the last epoch."""
-    count = len(list((ROOT / "runs/docs" / run / "samples").glob("step_*.png")))
-    return in_time(run, [count - 1], rows, columns, size)
 
 
 def below(*pictures):
@@ -74,7 +136,7 @@ def below(*pictures):
 
 def explore(run, flags, name):
     """A picture that explore_latent.py makes of a run."""
-    command = ["explore_latent.py", f"runs/docs/{run}/checkpoint.pt", *shlex.split(flags)]
+    command = ["explore_latent.py", str(folder(run) / "checkpoint.pt"), *shlex.split(flags)]
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
     return copy(run, f"explore/{name}")
 
@@ -87,19 +149,33 @@ def walk(run):
 
 
 def play(run):
-    """The five dimensions of z that change seed 140 most."""
-    picture = explore(run, "play --seeds 140", "play_140_top.png").convert("RGB")
-    return picture.crop((0, 0, picture.width, picture.height // 2 + 1))
+    """The assignment's figure 5: for seeds 140 and 180 the original, then the five dimensions that change it most,
+    each at +3 and at -3."""
+    rows = []
+    for seed in (140, 180):
+        grid = explore(run, f"play --seeds {seed}", f"play_{seed}.png")
+        with open(folder(run) / f"explore/play_{seed}.csv") as file:
+            top = [int(line.split(",")[0]) for line in file.readlines()[1:6]]
+        size = (grid.width - 8) // 3 + 2
+        row = Image.new("RGB", (11 * size + 2, size + 2), "white")
+        row.paste(grid.crop((0, 0, size + 2, size + 2)), (0, 0))
+        for i, dimension in enumerate(top):
+            for j in (1, 2):
+                cell = grid.crop((j * size, dimension * size, (j + 1) * size + 2, (dimension + 1) * size + 2))
+                row.paste(cell, ((2 * i + j) * size, 0))
+        rows.append(row)
+    return below(*rows)
 
 
-def scores(_):
-    """The bars of score_samples.py for the MNIST runs."""
-    checkpoints = [str(ROOT / "runs/docs" / run / "checkpoint.pt") for run in DIGITS]
-    subprocess.run([sys.executable, "score_samples.py", *checkpoints, "--out", "runs/docs/scores"], cwd=ROOT, check=True)
-    return copy("scores", "scores.png").convert("RGB")
+def scores(runs):
+    """The bars of score_samples.py."""
+    out = ROOT / "runs/docs/scores"
+    checkpoints = [str(folder(run) / "checkpoint.pt") for run in runs]
+    subprocess.run([sys.executable, "score_samples.py", *checkpoints, "--out", str(out)], cwd=ROOT, check=True)
+    return Image.open(out / "scores.png").convert("RGB")
 
 
-def upsampling(run):
+def upsampling():
     """The assignment's figures 1 to 3, after Odena et al. 2016: a ramp, enlarged twice in four ways by kernels of ones."""
     from matplotlib.figure import Figure
 
@@ -107,7 +183,8 @@ def upsampling(run):
     nearest, linear = (F.interpolate(ramp, scale_factor=2, mode=mode) for mode in ("nearest", "linear"))
     outputs = {
         "deconvolution, kernel 4, stride 2: even": F.conv_transpose1d(ramp, four / 2, stride=2, padding=1),
-        "deconvolution, kernel 3, stride 2: checkered": F.conv_transpose1d(ramp, three / 1.5, stride=2, padding=1, output_padding=1),
+        "deconvolution, kernel 3, stride 2: checkered":
+            F.conv_transpose1d(ramp, three / 1.5, stride=2, padding=1, output_padding=1),
         "nearest, then convolution, kernel 3: even": F.conv1d(nearest, three / 3, padding=1),
         "bilinear, then convolution, kernel 3: even": F.conv1d(linear, three / 3, padding=1),
     }
@@ -116,49 +193,33 @@ def upsampling(run):
         axes.bar(range(16), output.flatten().tolist(), width=1, edgecolor="white", color="tab:blue")
         axes.set_title(title, fontsize=8)
         axes.set_xticks([])
-    figure.savefig(ROOT / "docs/upsampling.png", dpi=90)
-    return Image.open(ROOT / "docs/upsampling.png").convert("RGB").quantize(32)
+    path = ROOT / "runs/docs/upsampling.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    return Image.open(path).convert("RGB")
 
 
-# picture -> the run it comes from, and how
+# picture -> the runs that it needs, how it is drawn, its number of colours
 PICTURES = {
-    "zeros-modes.png": ("zeros", lambda run: copy(run, "modes.png").convert("RGB").quantize(64)),
-    "zeros-samples.png": ("zeros", lambda run: in_time(run, [1, 5, 10, 20, 100], rows=4, columns=5, size=28).quantize(24)),
-    "zeros-collapse-modes.png": ("zeros-collapse", lambda run: copy(run, "modes.png").convert("RGB").quantize(64)),
-    "zeros-collapse-samples.png": ("zeros-collapse", lambda run: in_time(run, [1, 5, 8, 16, 25], rows=4, columns=5, size=28).quantize(24)),
-    "blog-dcgan-samples.png": ("blog-dcgan", lambda run: in_time(run, [1, 4, 16], rows=8, columns=8, size=28).quantize(24)),
-    "blog-mlp-samples.png": ("blog-mlp", lambda run: in_time(run, [1, 4, 16], rows=8, columns=8, size=28).quantize(24)),
-    "lab-mnist-samples.png": ("lab-mnist", lambda run: in_time(run, [1, 2, 3, 4, 5], rows=5, columns=5, size=28).quantize(24)),
-    "lab-vanilla-samples.png": ("lab-vanilla", lambda run: in_time(run, [1, 3, 5, 10, 20], rows=3, columns=4, size=64).quantize(256)),
-    "lab-dcgan-samples.png": ("lab-dcgan", lambda run: in_time(run, [1, 3, 5, 10, 20], rows=3, columns=4, size=64).quantize(256)),
-    "lab-lr-0.002-samples.png": ("lab-lr-0.002", lambda run: in_time(run, [4], rows=2, columns=6, size=64).quantize(256)),
-    "lab-lr-0.0002-samples.png": ("lab-vanilla", lambda run: in_time(run, [4], rows=2, columns=6, size=64).quantize(256)),
-    "upsampling.png": (None, upsampling),
-    "wgan-samples.png": ("wgan", lambda run: in_time(run, [1, 10, 25, 50], rows=3, columns=4, size=64).quantize(256)),
-    "minimax-over-wgan.png": ("wgan", lambda run: below(last("minimax", 2, 8, 64), last(run, 2, 8, 64)).quantize(256)),
-    "lsgan-samples.png": ("lsgan", lambda run: last(run, 2, 8, 64).quantize(256)),
-    "toy-faces.png": ("toy-wgan", lambda run: below(copy(run, "real.png").crop((0, 0, 530, 68)),
-                                                    *(last(face, 1, 8, 64) for face in FACES)).quantize(256)),
-    "scores.png": ("zeros", lambda run: scores(run).quantize(32)),
-    "walk-digits.png": ("blog-dcgan", lambda run: walk(run).quantize(24)),
-    "play-faces.png": ("lab-vanilla", lambda run: play(run).quantize(256)),
-    "walk-minimax-over-wgan.png": ("wgan", lambda run: below(walk("minimax"), walk(run)).quantize(256)),
-    "wgan-losses.png": ("wgan", lambda run: copy(run, "losses.png").convert("RGB").quantize(64)),
-    "lab-comparison.png": ("lab-vanilla", lambda run: copy(run, "losses_comparison.png").convert("RGB").quantize(64)),
+    "upsampling.png": ([], upsampling, 32),
 }
 
 
 def main():
-    for name, (run, draw) in PICTURES.items():
-        if name.startswith(tuple(sys.argv[1:] or [""])):
-            for needed in filter(None, [*NEEDS.get(name, []), *NEEDS.get(run, []), run]):
-                out, (script, *flags) = ROOT / "runs/docs" / needed, shlex.split(RUNS[needed])
-                flags = ["--resume"] if (out / "checkpoint.pt").exists() else flags
-                if not (out / "training.gif").exists():
-                    if subprocess.run([sys.executable, script, *flags, "--out", str(out)], cwd=ROOT).returncode:
-                        sys.exit(f"docs/{name} was not made")
-            draw(run).save(ROOT / "docs" / name, optimize=True)
-            print(f"docs/{name}" + (f": python {RUNS[run]}" if run else ""))
+    words = sys.argv[1:]
+    if words[:1] == ["--list"]:
+        for run, command in RUNS.items():
+            print(f"{folder(run).name}: python {command}" + (" (edited)" if run in EDITS else ""))
+    elif words[:1] == ["--run"]:
+        for run in words[1:]:
+            make(run)
+    else:
+        for name, (runs, draw, colours) in PICTURES.items():
+            if name.startswith(tuple(words or [""])):
+                for run in runs:
+                    make(run)
+                draw().quantize(colours).save(ROOT / "docs/pictures" / name, optimize=True)
+                print(f"docs/pictures/{name}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """The latent explorer, on checkpoints of every training script with narrow nets."""
 import csv
+import math
+import shutil
 import sys
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 
 import dcgan_celeba
@@ -113,6 +116,12 @@ def test_a_walk_begins_and_ends_at_exactly_the_two_zs(space, frames):
 
 
 def test_the_arc_keeps_the_length_that_the_line_loses():
+    a = torch.tensor([2.0, 0.0])
+    b = torch.tensor([2 * math.cos(math.pi / 3), 2 * math.sin(math.pi / 3)])  # at 60 degrees, the same length
+    for alpha in (0.0, 0.2, 0.5, 0.9, 1.0):
+        point = script.slerp(a, b, torch.tensor([[alpha]]))[0]
+        angle = math.pi / 3 * alpha
+        assert point.tolist() == pytest.approx([2 * math.cos(angle), 2 * math.sin(angle)], abs=1e-6)
     a, b, t = script.z_of(0, 1000), script.z_of(1, 1000), torch.tensor([[0.5]])
     length = a.norm().item()
     assert script.slerp(a, b, t).norm().item() == pytest.approx(length, rel=0.05)
@@ -227,3 +236,33 @@ def test_checkpoints_of_something_else_get_one_line(stops):
     Path("evil.py").write_text("raise SystemExit('executed')")
     write_checkpoint(script="evil")
     assert "not a generator" in stops(script.main, ["checkpoint.pt", "sample"]) and "evil" not in sys.modules
+
+
+# ----------------------------------------------------------------------------------------------------- a student's own copy
+def test_a_renamed_copy_is_explored_when_its_file_is_named(stops):
+    write_checkpoint(script="my_gan", generator={"class": "MyGenerator", "latent_dim": 64})
+    assert "--script my_gan.py" in stops(script.main, ["checkpoint.pt", "sample"])
+    Path("mine").mkdir()
+    source = (ROOT / "gan_mnist_mlp.py").read_text()
+    Path("mine/my_gan.py").write_text(source.replace("class Generator", "class MyGenerator"))
+    script.main(["--script", "mine/my_gan.py", "checkpoint.pt", "sample", "--seeds", "0-3", "--out", "copy"])
+    write_checkpoint()
+    script.main(["checkpoint.pt", "sample", "--seeds", "0-3", "--out", "original"])
+    assert (pixels("copy/sample.png") == pixels("original/sample.png")).all()
+    assert "no such file" in stops(script.main, ["--script", "none.py", "checkpoint.pt", "sample"])
+
+
+def test_a_generator_that_wants_labels_is_refused_in_one_line(stops):
+    write_checkpoint(script="conditional")
+    source = (ROOT / "gan_mnist_mlp.py").read_text()
+    Path("conditional.py").write_text(source.replace("def forward(self, z):", "def forward(self, z, labels):"))
+    line = stops(script.main, ["--script", "conditional.py", "checkpoint.pt", "sample"])
+    assert "wants more than z" in line and "labels" in line
+
+
+def test_a_sample_does_not_depend_on_its_batch_mates():
+    """The tools judge G in eval mode: with BatchNorm's running statistics."""
+    write_checkpoint("blog dcgan")
+    G, latent_dim = script.load_generator("checkpoint.pt", torch.device("cpu"))
+    z = torch.stack([script.z_of(seed, latent_dim) for seed in range(4)])
+    assert (script.images_of(G, z)[:1] - script.images_of(G, z[:1])).abs().max() < 1e-5

@@ -9,8 +9,9 @@ from conftest import write_mnist
 from PIL import Image
 from test_explore_latent import write_checkpoint
 
-import toy_images
+import common
 import score_samples as script
+import toy_images
 
 
 def one_hot(labels, classes=10):
@@ -181,3 +182,81 @@ def test_bad_input_gets_one_line(stops):
         assert part in stops(script.main, words), words
     write_mnist("data", count=70)
     assert "cannot make the folder" in stops(script.main, [digits, "--n", "40", "--out", digits + "/below"])
+
+
+# ----------------------------------------------------------------------------------------------- what a careless change breaks
+def test_the_classifier_is_tested_on_images_that_it_was_not_trained_on(monkeypatch, tmp_path):
+    """Every image has its index in its pixels, so that the net can be watched."""
+    images = torch.zeros(140, 1, 28, 28, dtype=torch.uint8)
+    images[:, 0, 0, 0] = torch.arange(140)
+    seen = {True: set(), False: set()}
+    forward = script.Classifier.forward
+
+    def watch(net, x):
+        seen[net.training].update(((x[:, 0, 0, 0] + 1) * 127.5).round().int().tolist())
+        return forward(net, x)
+
+    monkeypatch.setattr(script.Classifier, "forward", watch)
+    judge = script.judge
+    monkeypatch.setattr(script, "judge", lambda net, x: (seen[net.training].update(x[:, 0, 0, 0].tolist()), judge(net, x))[1])
+    net = script.load_classifier(images, torch.arange(140) % 10, tmp_path / "kept.pt", torch.device("cpu"))
+    assert seen[True].isdisjoint(seen[False]) and len(seen[False]) == 20 and len(seen[True]) == 120
+    assert not net.training, "it judges in eval mode"
+    kept = script.load_classifier(images, torch.arange(140) % 10, tmp_path / "kept.pt", torch.device("cpu"))
+    assert not kept.training and all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), kept.state_dict().values()))
+
+
+def test_the_nearest_neighbour_of_a_real_is_itself():
+    reals = torch.randint(256, (2300, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    chosen = [0, 5, 999, 1000, 1001, 1999, 2000, 2299]  # reals are compared a thousand at a time
+    script.save_neighbours("n.png", common.to_float(reals[chosen]), reals)
+    with Image.open("n.png") as picture:
+        assert picture.crop((2, 2, 242, 30)).tobytes() == picture.crop((2, 32, 242, 60)).tobytes()
+
+
+def test_the_seed_changes_the_samples_and_a_row_can_be_recomputed():
+    write_mnist("data", count=210)
+    run = make_run("a", "blog dcgan", "mnist")
+    for seed in ("0", "0", "1"):
+        script.main([run, "--n", "80", "--seed", seed, "--out", f"s{len(list(Path().glob('s?')))}"])
+    tables = [Path(f"s{i}/scores.csv").read_text() for i in range(3)]
+    assert tables[0] == tables[1] != tables[2]
+    rows = list(csv.DictReader(tables[0].splitlines()))
+    reals, labels = common.load_mnist("data", "mnist", test=True)
+    net = script.load_classifier(reals, labels, Path("data/classifier_mnist.pt"), torch.device("cpu"))
+    G, latent_dim = script.load_generator(run, torch.device("cpu"))
+    samples = script.images_of(G, torch.randn(80, latent_dim, generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        p = net(samples).double().softmax(dim=1)
+        p_real = torch.cat([net(part) for part in common.to_float(reals).split(100)]).double().softmax(dim=1).mean(dim=0)
+    values = []
+    for part in p.chunk(4):  # written out, by the definition
+        marginal = part.mean(dim=0)
+        values.append(math.exp(sum(float((row * (row / marginal).log()).sum()) for row in part) / len(part)))
+    assert float(rows[1]["inception_score"]) == pytest.approx(sum(values) / 4, rel=1e-3)
+    penalties = [float((part.mean(dim=0) * (part.mean(dim=0) / p_real).log()).sum()) for part in p.chunk(4)]
+    modes = [value * math.exp(-penalty) for value, penalty in zip(values, penalties)]
+    assert float(rows[1]["mode_score"]) == pytest.approx(sum(modes) / 4, rel=1e-3)
+    assert float(rows[1]["inception_std"]) == pytest.approx(torch.tensor(values).std().item(), rel=0.02, abs=1e-6)
+
+
+def test_celebas_reals_are_not_scored_against_themselves(monkeypatch):
+    from test_faces import write_pictures
+
+    class Stub(torch.nn.Module):
+        def __init__(self, file):
+            super().__init__()
+            self.last = torch.nn.Linear(4, 12)
+
+        def features(self, x):
+            return x.flatten(1)[:, [0, 4000, 8000, 12000]]
+
+    write_pictures("data/celeba", 100, size=(64, 64))
+    run, judged, judge = make_run("run", "wgan", "celeba"), [], script.judge
+    monkeypatch.setattr(script, "Inception", Stub)
+    monkeypatch.setattr(script, "judge", lambda net, images: (judged.append(images), judge(net, images))[1])
+    script.main([run, "--n", "40"])
+    reference, scored = ({image.numpy().tobytes() for image in images} for images in judged[:2])
+    assert len(reference) == len(scored) == 40 and not reference & scored
+    rows = list(csv.DictReader(Path("run/scores/scores.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows] == ["real", "run", "one sample repeated"] and "share_0" not in rows[0]
