@@ -4,7 +4,7 @@ Source    "GAN-PyTorch", vhakopian's report on Goodfellow et al. 2014 (arXiv:140
           perceptrons, plain SGD
 Run       python gan_mnist_mlp.py                      the report's recipe; downloads MNIST (11 MB)
           python gan_mnist_mlp.py --dataset toy        zeros drawn by code, nothing to download
-          python gan_mnist_mlp.py --lr-g 0.05 --lr-d 0.01 --epochs 25          it collapses for good
+          python gan_mnist_mlp.py --lr-d 0.0005 --epochs 100    a slow D: it cycles and never stops
           python gan_mnist_mlp.py --g-loss saturating --epochs 20        the loss that papers print
 Look at   modes.png (which way to write a zero G draws, over time), samples/, training.gif
 Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): the probability
@@ -324,9 +324,9 @@ def draw_modes(path, table, centres):
         band.fill_between(steps, 0, 1, phases(table) == name, color=colour, step="mid", label=name)
     band.set_axis_off()
     band.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
-    shares.imshow([table[f"share_{i}"] for i in range(MODES)], cmap="gray_r", vmin=0, vmax=1,
-                  aspect="auto", extent=(steps[0], steps[-1], MODES - 0.5, -0.5))
-    shares.set(ylabel="mode (black: all samples)", yticks=range(MODES))
+    shares.pcolormesh(steps, range(MODES), [table[f"share_{i}"] for i in range(MODES)],
+                      cmap="gray_r", vmin=0, vmax=1)
+    shares.set(ylabel="mode (black: all samples)", yticks=range(MODES), ylim=(MODES - 0.5, -0.5))
     pictures = figure.add_subplot(grid[1, 0])
     pictures.imshow(centres.view(-1, 28).cpu().numpy(), cmap="gray_r", aspect="auto")
     pictures.set_axis_off()

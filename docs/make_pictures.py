@@ -9,6 +9,7 @@ The data are in data/. A run stays in runs/docs, in a folder named after its com
 command is never taken for it. Nothing is picked: a picture shows the first samples of the fixed noise.
 """
 import hashlib
+import math
 import shlex
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ TOY = "--dataset toy --ngf 16 --ndf 16 --epochs 20"
 # run -> the command that makes it; --out is added
 RUNS = {
     **{f"zeros-{seed}": f"gan_mnist_mlp.py --epochs 100 --seed {seed}" for seed in (0, 1, 2)},
+    "zeros-250": "gan_mnist_mlp.py --epochs 250",
     "zeros-500": "gan_mnist_mlp.py --epochs 500",
     "zeros-saturating": "gan_mnist_mlp.py --g-loss saturating --epochs 20",
     "zeros-fast-both": "gan_mnist_mlp.py --lr-g 0.05 --lr-d 0.01 --epochs 25",
@@ -42,6 +44,7 @@ RUNS = {
     "blog-eval-d": "dcgan_mnist.py --epochs 4",
     "lab-mnist": "dcgan_celeba.py --dataset mnist",
     "lab-mnist-0.002": "dcgan_celeba.py --dataset mnist --lr 0.002",
+    "lab-vanilla-full": "dcgan_celeba.py --generator vanilla --limit 10000 --precision bf16 --epochs 44",
     "lab-dcgan": f"dcgan_celeba.py --generator dcgan {HALF}",
     "lab-vanilla": f"dcgan_celeba.py --generator vanilla {HALF}",
     "wgan": f"wgan_celeba.py {QUARTER}",
@@ -199,9 +202,90 @@ def upsampling():
     return Image.open(path).convert("RGB")
 
 
+def growth():
+    """Zeros, digits and faces from noise to pictures: four samples at six moments, a row each."""
+    rows = []
+    for run, epochs, size in [("zeros-0", [0, 3, 4, 8, 20, 100], 28), ("blog-dcgan", [0, 1, 2, 4, 8, 16], 28),
+                              ("lab-vanilla-full", [0, 2, 6, 12, 24, 44], 64)]:
+        grids = sorted((folder(run) / "samples").glob("step_*.png"))
+        row = Image.new("RGB", (6 * 148 - 8, 140), "white")
+        for i, epoch in enumerate(epochs):
+            block = Image.open(grids[epoch]).crop((2, 2, 2 * (size + 2), 2 * (size + 2)))
+            row.paste(block.resize((140, 140), Image.Resampling.BICUBIC), (i * 148, 0))
+        rows.append(row)
+    return below(*rows)
+
+
+def fresh(run, seeds):
+    """Samples from fresh noise in one row, unpicked: seeds 0, 1, 2, ..."""
+    grid = explore(run, f"sample --seeds 0-{seeds - 1}", "sample.png")
+    columns, size = math.ceil(math.sqrt(seeds)), 30
+    row = Image.new("RGB", (seeds * size + 2, size + 2), "white")
+    for i in range(seeds):
+        left, top = i % columns * size, i // columns * size
+        row.paste(grid.crop((left, top, left + size + 2, top + size + 2)), (i * size, 0))
+    return row
+
+
+def walks(first, second):
+    """The assignment's figures 6 and 7: screen space, then latent space, the first model above the second."""
+    strips = [explore(run, "walk --seeds 140,180 --space all", "walk_140-180_all.png") for run in (first, second)]
+    row = (strips[0].height - 2) // 3  # latent, sphere, screen
+    return below(*(strip.crop((0, i * row, strip.width, (i + 1) * row + 2)) for i in (2, 0) for strip in strips))
+
+
+def last(run, rows, columns, size):
+    """The first rows x columns samples of the last epoch."""
+    count = len(list((folder(run) / "samples").glob("step_*.png")))
+    return in_time(run, [count - 1], rows, columns, size)
+
+
+WGANS = ["wgan", "wgan-clip-0.05", "wgan-adam", "wgan-25"]
+UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
 # picture -> the runs that it needs, how it is drawn, its number of colours
 PICTURES = {
+    "growth.png": (["zeros-0", "blog-dcgan", "lab-vanilla-full"], growth, 128),
+    "zeros-modes.png": (["zeros-0"], lambda: copy("zeros-0", "modes.png"), 64),
+    "zeros-samples.png": (["zeros-0"], lambda: in_time("zeros-0", [1, 4, 8, 20, 100], 4, 5, 28), 24),
+    "zeros-slow-d-modes.png": (["zeros-slow-d"], lambda: copy("zeros-slow-d", "modes.png"), 64),
+    "zeros-fast-modes.png": (["zeros-fast-both"], lambda: copy("zeros-fast-both", "modes.png"), 64),
+    "zeros-fast-samples.png":
+        (["zeros-fast-both"], lambda: in_time("zeros-fast-both", [1, 4, 8, 16, 25], 2, 5, 28), 24),
+    "zeros-saturating-samples.png":
+        (["zeros-saturating"], lambda: in_time("zeros-saturating", [0, 5, 10, 20], 2, 5, 28), 24),
+    "zeros-250-fresh.png": (["zeros-250"], lambda: fresh("zeros-250", 10), 24),
+    "zeros-losses.png": (["zeros-500"], lambda: copy("zeros-500", "losses.png"), 32),
+    "blog-dcgan-samples.png": (["blog-dcgan"], lambda: in_time("blog-dcgan", [1, 4, 16], 8, 8, 28), 24),
+    "blog-mlp-samples.png": (["blog-mlp"], lambda: in_time("blog-mlp", [1, 4, 16], 8, 8, 28), 24),
+    "blog-eval-samples.png":
+        (["blog-dcgan", "blog-eval-g", "blog-eval-d"],
+         lambda: below(*(in_time(run, [4], 2, 12, 28) for run in ("blog-dcgan", "blog-eval-g", "blog-eval-d"))), 24),
+    "lab-mnist-samples.png": (["lab-mnist"], lambda: in_time("lab-mnist", [1, 2, 3, 4, 5], 5, 5, 28), 24),
+    "lab-full-samples.png":
+        (["lab-vanilla-full"], lambda: in_time("lab-vanilla-full", [5, 20, 44], 3, 4, 64), 256),
+    "lab-dcgan-samples.png": (["lab-dcgan"], lambda: in_time("lab-dcgan", [1, 3, 5, 10, 20], 3, 4, 64), 256),
+    "lab-vanilla-samples.png": (["lab-vanilla"], lambda: in_time("lab-vanilla", [1, 3, 5, 10, 20], 3, 4, 64), 256),
     "upsampling.png": ([], upsampling, 32),
+    "upsampling-samples.png": (UPSAMPLINGS, lambda: below(*(last(run, 1, 10, 64) for run in UPSAMPLINGS)), 256),
+    "wgan-samples.png": (["wgan"], lambda: in_time("wgan", [1, 10, 25, 50], 3, 4, 64), 256),
+    "wgan-variants.png": (WGANS, lambda: below(*(last(run, 1, 10, 64) for run in WGANS)), 256),
+    "wgan-losses.png": (["wgan"], lambda: copy("wgan", "losses.png"), 64),
+    "minimax-over-wgan.png":
+        (["minimax", "wgan"], lambda: below(last("minimax", 2, 8, 64), last("wgan", 2, 8, 64)), 256),
+    "lsgan-samples.png": (["lsgan"], lambda: last("lsgan", 2, 8, 64), 256),
+    "walk-digits.png": (["blog-dcgan"], lambda: walk("blog-dcgan"), 24),
+    "walks.png": (["minimax", "wgan"], lambda: walks("minimax", "wgan"), 256),
+    "walk-faces.png": (["lab-vanilla-full"], lambda: walk("lab-vanilla-full"), 256),
+    "play-faces.png": (["lab-vanilla-full"], lambda: play("lab-vanilla-full"), 256),
+    "play-models.png": (["minimax", "wgan"], lambda: below(play("minimax"), play("wgan")), 256),
+    "scores.png":
+        (["blog-dcgan", "lab-mnist", "blog-mlp", "zeros-0"],
+         lambda: scores(["blog-dcgan", "lab-mnist", "blog-mlp", "zeros-0"]), 32),
+    "toy-faces.png":
+        (["toy-vanilla", "toy-dcgan", "toy-minimax", "toy-lsgan", "toy-wgan"],
+         lambda: below(copy("toy-vanilla", "real.png").crop((0, 0, 530, 68)),
+                       *(last(f"toy-{kind}", 1, 8, 64) for kind in ("vanilla", "dcgan", "minimax", "lsgan", "wgan"))),
+         256),
 }
 
 
