@@ -47,10 +47,10 @@ RUNS = {
     "lab-vanilla-full": "dcgan_celeba.py --generator vanilla --limit 10000 --precision bf16 --epochs 44",
     "lab-dcgan": f"dcgan_celeba.py --generator dcgan {HALF}",
     "lab-vanilla": f"dcgan_celeba.py --generator vanilla {HALF}",
-    "wgan": f"wgan_celeba.py {QUARTER}",
-    "wgan-clip-0.05": f"wgan_celeba.py {QUARTER} --clip 0.05",
-    "wgan-25": f"wgan_celeba.py {QUARTER} --n-critic 25",
-    "wgan-adam": f"wgan_celeba.py {QUARTER}",
+    "wgan": f"wgan_celeba.py {QUARTER} --precision bf16",
+    "wgan-clip-0.05": f"wgan_celeba.py {QUARTER} --precision bf16 --epochs 25 --clip 0.05",
+    "wgan-25": f"wgan_celeba.py {QUARTER} --precision bf16 --epochs 25 --n-critic 25",
+    "wgan-adam": f"wgan_celeba.py {QUARTER} --precision bf16 --epochs 25",
     "minimax": f"wgan_celeba.py --loss minimax {QUARTER} --epochs 8",
     "minimax-nearest": f"wgan_celeba.py --loss minimax --upsample nearest {QUARTER} --epochs 8",
     "minimax-bilinear": f"wgan_celeba.py --loss minimax --upsample bilinear {QUARTER} --epochs 8",
@@ -240,6 +240,25 @@ def last(run, rows, columns, size):
     return in_time(run, [count - 1], rows, columns, size)
 
 
+def upsamplings(runs):
+    """A row of samples of each run, and a number for the checkerboard: the energy of 1,024 samples at the pixel
+    frequency (a period of two pixels, across or down), over that of 1,024 real faces."""
+    sys.path.insert(0, str(ROOT))
+    import common
+    from explore_latent import images_of, load_generator
+
+    def energy(images):
+        spectrum = torch.fft.fft2(images - images.mean(dim=(2, 3), keepdim=True)).abs() ** 2
+        return (spectrum[..., 32, :].sum() + spectrum[..., :, 32].sum()).item() / len(images)
+
+    real = energy(common.to_float(common.load_faces(ROOT / "data", 1024)))
+    for run in runs:
+        G, latent_dim = load_generator(folder(run) / "checkpoint.pt", torch.device("cpu"))
+        z = torch.randn(1024, latent_dim, generator=torch.Generator().manual_seed(0))
+        print(f"{run}: checkerboard {energy(images_of(G, z)) / real:.2f} of the reals'")
+    return below(*(last(run, 1, 10, 64) for run in runs))
+
+
 WGANS = ["wgan", "wgan-clip-0.05", "wgan-adam", "wgan-25"]
 UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
 # picture -> the runs that it needs, how it is drawn, its number of colours
@@ -266,7 +285,7 @@ PICTURES = {
     "lab-dcgan-samples.png": (["lab-dcgan"], lambda: in_time("lab-dcgan", [1, 3, 5, 10, 20], 3, 4, 64), 256),
     "lab-vanilla-samples.png": (["lab-vanilla"], lambda: in_time("lab-vanilla", [1, 3, 5, 10, 20], 3, 4, 64), 256),
     "upsampling.png": ([], upsampling, 32),
-    "upsampling-samples.png": (UPSAMPLINGS, lambda: below(*(last(run, 1, 10, 64) for run in UPSAMPLINGS)), 256),
+    "upsampling-samples.png": (UPSAMPLINGS, lambda: upsamplings(UPSAMPLINGS), 256),
     "wgan-samples.png": (["wgan"], lambda: in_time("wgan", [1, 10, 25, 50], 3, 4, 64), 256),
     "wgan-variants.png": (WGANS, lambda: below(*(last(run, 1, 10, 64) for run in WGANS)), 256),
     "wgan-losses.png": (["wgan"], lambda: copy("wgan", "losses.png"), 64),

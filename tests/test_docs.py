@@ -1,0 +1,98 @@
+"""What the README and the pages in docs/ say: commands, flags, links, pictures, snippets and numbers that are there."""
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+each_page = pytest.mark.parametrize("name", PAGES)
+SCRIPT_PAGES = ["gan_mnist_mlp", "dcgan_mnist", "dcgan_celeba", "wgan_celeba", "explore_latent", "score_samples"]
+
+
+def flags_of(script):
+    """The flags that a script's --help shows, those of its commands included."""
+    source = script.read_text()
+    own = re.findall(r'add(?:_argument)?\("(--[a-z0-9-]+)"', source)
+    shared = re.findall(r'(?:add|folder)\("(--[a-z0-9-]+)"', (ROOT / "common.py").read_text())
+    return {*own, *(shared if "training_parser" in source else []), "--help"}
+
+
+def test_the_front_page_stays_short():
+    assert README.count("\n") <= 130
+    prose = re.sub(r"```.*?```", "", README, flags=re.S)
+    prose = re.sub(r"`[^`]*`", "", "\n".join(line for line in prose.splitlines() if not line.startswith("|")))
+    assert len(prose.split()) <= 900
+
+
+def test_the_front_page_shows_the_loop_as_it_is():
+    shown = [block for block in re.findall(r"```python\n(.*?)```", README, flags=re.S) if "shuffled_batches" in block]
+    script = (ROOT / "dcgan_celeba.py").read_text()
+    assert len(shown) == 1 and re.sub(r"^(?=.)", "    ", shown[0], flags=re.M) in script
+
+
+@each_page
+def test_scripts_and_flags_exist(name):
+    commands = re.findall(r"python3? ((?:\w+/)?\w+\.py)([^`\n#|]*)", PAGES[name])
+    for script, rest in commands:
+        assert (ROOT / script).exists(), script
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", rest)) <= flags_of(ROOT / script), (script, rest)
+    every_flag = set().union(*(flags_of(path) for path in [*ROOT.glob("*.py"), *ROOT.glob("*/*.py")]))
+    others = {"--cpu", "--fid", "--input1", "--input2"}  # of the `fidelity` command
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", PAGES[name])) <= every_flag | others
+
+
+@each_page
+def test_links_and_pictures_exist(name):
+    folder = ROOT if name == "README.md" else ROOT / "docs"
+    for target in re.findall(r"\]\(([^)#]+)\)", PAGES[name]):
+        assert target.startswith("http") or (folder / target).exists(), target
+
+
+def test_every_picture_is_shown_and_made_by_the_script_and_all_are_small():
+    pictures = {path.name: path.stat().st_size for path in (ROOT / "docs/pictures").iterdir()}
+    shown = set(re.findall(r"pictures/([\w.-]+\.png)", "".join(PAGES.values())))
+    assert shown == set(pictures), shown ^ set(pictures)
+    assert sum(pictures.values()) < 3e6
+
+
+@pytest.mark.parametrize("name", SCRIPT_PAGES)
+def test_pages_have_the_same_five_headings(name):
+    headings = ["Run it", "What you will see", "What the numbers mean", "Details that matter", "Results"]
+    assert re.findall(r"^## (.*)$", PAGES[f"{name}.md"], flags=re.M) == headings
+
+
+def test_the_snippet_that_loads_a_generator_runs():
+    import dcgan_celeba
+
+    small = ["--dataset", "toy", "--limit", "16", "--batch-size", "16", "--ngf", "4", "--ndf", "4", "--epochs", "1"]
+    dcgan_celeba.main(small)
+    snippet = next(block for block in re.findall(r"```python\n(.*?)```", README, flags=re.S) if "torch.load" in block)
+    code = snippet + "\nassert images.shape == (16, 3, 64, 64) and images.abs().max() <= 1\n"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=300)
+
+
+def test_a_claims_headline_numbers_stand_on_its_page():
+    """Numbers in bold in claims.md are those of the page that its section (or its row) links to."""
+    numbers = 0
+    for section in PAGES["claims.md"].split("\n## ")[1:]:
+        pages = "".join(PAGES[link] for link in re.findall(r"\]\((\w+\.md)\)", section.splitlines()[0]))
+        for row in section.splitlines()[1:]:
+            for bold in re.findall(r"\*\*([^*]+)\*\*", row):
+                for number in bold.split(", "):
+                    numbers += 1
+                    assert re.search(rf"(?<![\d.,]){re.escape(number)}(?![\d])", pages), (number, row)
+    assert numbers >= 20
+
+
+def test_no_placeholder_is_left():
+    for name, text in PAGES.items():
+        assert not re.search(r"\b[A-Z]{4,}(CLAIM|VERDICT|SENTENCE|TABLE|ROWS)\b|<!--", text), name
+
+
+def test_ci_runs_the_readmes_test_command():
+    command = next(line for line in README.splitlines() if "pytest" in line and "pip install" in line)
+    assert command.strip() in (ROOT / ".ci/run").read_text()
