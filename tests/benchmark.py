@@ -1,20 +1,24 @@
-"""Our training loops against the loops of the documents they come from: images a second, in one process.
+"""Our training loops against the loops of the documents they come from, in one process.
 
-    python tests/benchmark.py                         every pair that runs here
-    python tests/benchmark.py zeros --rounds 9        one of them, more rounds
-    python tests/benchmark.py "blog dcgan" --bf16     with a row for --precision bf16, where the hardware has bfloat16 units
-    python tests/benchmark.py --json times.json       the table as JSON too
-    python tests/benchmark.py --scaling               how time and memory grow with the batch and with the data
-    python tests/benchmark.py --overhead              start to first step; what CSV files, checkpoints and pictures cost
+    python tests/benchmark.py                        every pair that runs here
+    python tests/benchmark.py zeros --rounds 9       one of them, more rounds
+    python tests/benchmark.py "blog dcgan" --bf16    with a row for --precision bf16
+    python tests/benchmark.py --json times.json      the table as JSON too
+    python tests/benchmark.py --scaling              time and memory at larger batches, on more data
+    python tests/benchmark.py --overhead             what is not training: start, files, pictures
 
-A source's loop is written here as its authors wrote it: the same nets, sizes and optimizers, a DataLoader where they had
-one, a sigmoid and BCELoss, and `.item()` on every loss. Ours is the script itself: `main` runs, and the clock is read in
-`Run.log`. The rounds alternate, so that a busy machine disturbs both alike; the table shows medians.
+A source's loop is written here as its authors wrote it: the same nets, sizes and optimizers, a
+DataLoader where they had one, a sigmoid and BCELoss, and `.item()` on every loss. Ours is the
+script itself: `main` runs, decodes the pictures and then, on the clock, trains: the clock is read
+where it asks for a minibatch. The rounds alternate, so that a busy machine disturbs both alike; the
+table shows medians.
 """
 import argparse
+import atexit
 import contextlib
 import functools
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -31,79 +35,84 @@ from unittest import mock
 import torch
 from PIL import Image
 from torch import nn
+from torchvision import datasets, transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import common
 import dcgan_celeba
 import dcgan_mnist
 import gan_mnist_mlp
+import toy_images
+
+CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+WARMUP = 20 if CUDA else 2  # steps: on CUDA more than the minibatches that a DataLoader has ready
+FEWEST = 100 if CUDA else 1  # steps on the clock
 
 
-def synchronize():
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-# -------------------------------------------------------------------------------------------------- the documents' loops
-def zeros_source(device):
-    """GAN-PyTorch: samples copied one by one into a zeros(32, 784) tensor, gradients into G during D's step.
-
-    Like every loop here it yields after each step.
-    """
-    G, D = gan_mnist_mlp.Generator().layers[:-1].to(device), gan_mnist_mlp.Discriminator().layers[:-1].append(nn.Sigmoid()).to(device)
-    opt_G, opt_D = torch.optim.SGD(G.parameters(), lr=0.001), torch.optim.SGD(D.parameters(), lr=0.05)
+# ----------------------------------------------------------------------------- the documents' loops
+def zeros_source():
+    """GAN-PyTorch: samples copied one by one into a zeros(32, 784) tensor, and gradients into G
+    during D's step. Like every loop here it yields after each step."""
+    G = gan_mnist_mlp.Generator().layers[:-1].to(DEVICE)
+    D = gan_mnist_mlp.Discriminator().layers[:-1].append(nn.Sigmoid()).to(DEVICE)
+    opt_G = torch.optim.SGD(G.parameters(), lr=0.001)
+    opt_D = torch.optim.SGD(D.parameters(), lr=0.05)
     criterion = nn.BCELoss()
-    data = common.to_float(common.toy_zeros().flatten(1)).to(device)
+    data = common.to_float(toy_images.zeros().flatten(1)).to(DEVICE)
     while True:
         for first in range(0, 5920, 16):
-            x = torch.zeros(32, 784, device=device)
-            fake = G(torch.randn(16, 64, device=device))
+            x = torch.zeros(32, 784, device=DEVICE)
+            fake = G(torch.randn(16, 64, device=DEVICE))
             for i in range(16):
                 x[i] = fake[i]
                 x[16 + i] = data[first + i]
-            labels = torch.cat([torch.zeros(16, 1, device=device), torch.ones(16, 1, device=device)])
+            ones, zeros = torch.ones(16, 1, device=DEVICE), torch.zeros(16, 1, device=DEVICE)
             opt_D.zero_grad()
-            loss_D = criterion(D(x), labels)
+            loss_D = criterion(D(x), torch.cat([zeros, ones]))
             loss_D.backward()
             opt_D.step()
             opt_G.zero_grad()
-            loss_G = criterion(D(G(torch.randn(16, 64, device=device))), torch.ones(16, 1, device=device))
+            loss_G = criterion(D(G(torch.randn(16, 64, device=DEVICE))), ones)
             loss_G.backward()
             opt_G.step()
             loss_D.item(), loss_G.item()
             yield
 
 
-def loader_loop(dataset, batch_size, G, D, opt_G, opt_D, latent, device, step):
-    """A training loop around a DataLoader with transforms for each image. On CUDA with 8 workers, as in the blog post."""
-    workers = {"num_workers": 8, "pin_memory": True, "persistent_workers": True} if device.type == "cuda" else {}
-    loader = torch.utils.data.DataLoader(dataset, batch_size, shuffle=True, drop_last=True, **workers)
+def loader_loop(dataset, G, D, optimizer, latent, step):
+    """A training loop around a DataLoader with transforms for each image. On CUDA with 8 workers,
+    as in the blog post."""
+    workers = {"num_workers": 8, "pin_memory": True, "persistent_workers": True} if CUDA else {}
+    loader = torch.utils.data.DataLoader(dataset, 128, shuffle=True, drop_last=True, **workers)
+    G, D = G.to(DEVICE), nn.Sequential(D, nn.Sigmoid()).to(DEVICE)
+    opt_G, opt_D = (optimizer(net.parameters(), lr=2e-4, betas=(0.5, 0.999)) for net in (G, D))
     while True:
         for real, _ in loader:
-            step(G, D, opt_G, opt_D, real.to(device), latent)
+            step(G, D, opt_G, opt_D, real.to(DEVICE), torch.randn(128, latent, device=DEVICE))
             yield
 
 
 class Digits(torch.utils.data.Dataset):
-    """Images served as torchvision's MNIST class serves them: a PIL image each, then ToTensor and Normalize."""
+    """As many images as the post has, served as torchvision's MNIST class serves them: a PIL image
+    each, then ToTensor and Normalize."""
 
     def __init__(self):
-        from torchvision import transforms
-
-        self.images = common.toy_zeros()[:, 0]
+        self.images = toy_images.zeros()[:, 0]
         self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(0.5, 0.5)])
 
     def __len__(self):
-        return len(self.images)
+        return 70_000
 
     def __getitem__(self, i):
-        return self.transform(Image.fromarray(self.images[i].numpy())), 0
+        return self.transform(Image.fromarray(self.images[i % len(self.images)].numpy())), 0
 
 
-def blog_step(G, D, opt_G, opt_D, real, latent):
+def blog_step(G, D, opt_G, opt_D, real, z):
     """Cerar's train_step."""
-    criterion, ones, zeros = nn.BCELoss(), torch.ones(len(real), device=real.device), torch.zeros(len(real), device=real.device)
-    fake = G(torch.randn(len(real), latent, device=real.device))
+    criterion = nn.BCELoss()
+    ones, zeros = torch.ones(128, device=DEVICE), torch.zeros(128, device=DEVICE)
+    fake = G(z)
     loss_D = (criterion(D(real), ones) + criterion(D(fake.detach()), zeros)) / 2
     D.zero_grad()
     loss_D.backward()
@@ -115,26 +124,21 @@ def blog_step(G, D, opt_G, opt_D, real, latent):
     loss_G.item(), loss_D.item()
 
 
-def blog_source(model):
-    def loop(device):
-        if model == "mlp":
-            latent, G, D = 100, dcgan_mnist.MLPGenerator(), dcgan_mnist.MLPDiscriminator()
-        else:
-            latent, G, D = 128, dcgan_mnist.DCGANGenerator(), dcgan_mnist.DCGANDiscriminator()
-        G, D = G.to(device), nn.Sequential(D, nn.Sigmoid()).to(device)
-        opt_G, opt_D = (torch.optim.AdamW(net.parameters(), lr=2e-4, betas=(0.5, 0.999), weight_decay=1e-5) for net in (G, D))
-        return loader_loop(Digits(), 128, G, D, opt_G, opt_D, latent, device, blog_step)
-    return loop
+def blog_source(G, D, latent):
+    adamw = functools.partial(torch.optim.AdamW, weight_decay=1e-5)
+    return loader_loop(Digits(), G, D, adamw, latent, blog_step)
 
 
-def example_step(G, D, opt_G, opt_D, real, latent):
-    """The step of PyTorch's DCGAN example: D's halves are back-propagated one by one, and five numbers are read."""
-    criterion, ones, zeros = nn.BCELoss(), torch.ones(len(real), device=real.device), torch.zeros(len(real), device=real.device)
+def example_step(G, D, opt_G, opt_D, real, z):
+    """The step of PyTorch's DCGAN example: D's halves are back-propagated one by one, and five
+    numbers are read."""
+    criterion = nn.BCELoss()
+    ones, zeros = torch.ones(128, device=DEVICE), torch.zeros(128, device=DEVICE)
     D.zero_grad()
     out = D(real)
     loss_real = criterion(out, ones)
     loss_real.backward()
-    fake = G(torch.randn(len(real), latent, device=real.device))
+    fake = G(z)
     out_fake = D(fake.detach())
     loss_fake = criterion(out_fake, zeros)
     loss_fake.backward()
@@ -144,39 +148,47 @@ def example_step(G, D, opt_G, opt_D, real, latent):
     loss_G = criterion(out_G, ones)
     loss_G.backward()
     opt_G.step()
-    (loss_real + loss_fake).item(), loss_G.item(), out.mean().item(), out_fake.mean().item(), out_G.mean().item()
+    (loss_real + loss_fake).item(), loss_G.item()
+    out.mean().item(), out_fake.mean().item(), out_G.mean().item()
 
 
-def faces_source(generator):
-    def loop(device):
-        from torchvision import datasets, transforms
-
-        transform = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(64), transforms.ToTensor(),
-                                        transforms.Normalize([0.5] * 3, [0.5] * 3)])
-        G = (dcgan_celeba.VanillaGenerator() if generator == "vanilla" else dcgan_celeba.DCGANGenerator()).to(device)
-        D = nn.Sequential(dcgan_celeba.Discriminator(), nn.Sigmoid()).to(device)
-        opt_G, opt_D = (torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999)) for net in (G, D))
-        return loader_loop(datasets.ImageFolder(jpeg_folder(), transform), 128, G, D, opt_G, opt_D, 100, device, example_step)
-    return loop
+def faces_source(G):
+    transform = transforms.Compose([
+        transforms.Resize(64), transforms.CenterCrop(64), transforms.ToTensor(),
+        transforms.Normalize([0.5] * 3, [0.5] * 3)])
+    dataset = datasets.ImageFolder(jpeg_folder(), transform)
+    dataset.samples *= 316  # as many as CelebA: the workers never wait for an epoch's end
+    D = dcgan_celeba.Discriminator()
+    return loader_loop(dataset, G, D, torch.optim.Adam, 100, example_step)
 
 
 @functools.cache
 def jpeg_folder():
-    """640 JPEGs of CelebA's size, 178 x 218, in a temporary folder as ImageFolder wants it: some/class/name.jpg."""
-    folder = Path(tempfile.mkdtemp(), "faces")
-    folder.mkdir()
-    for i, face in enumerate(common.toy_faces(640)[0]):
-        Image.fromarray(face.permute(1, 2, 0).numpy()).resize((178, 218)).save(folder / f"{i:06d}.jpg")
-    return str(folder.parent)
+    """640 JPEGs of CelebA's size, 178 x 218, as ImageFolder wants them: some/class/name.jpg."""
+    root = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, root)
+    Path(root, "faces").mkdir()
+    for i, face in enumerate(toy_images.faces(640)[0]):
+        image = Image.fromarray(face.permute(1, 2, 0).numpy()).resize((178, 218))
+        image.save(f"{root}/faces/{i:06d}.jpg")
+    return root
 
 
 # name -> (the source's loop, our script, its flags, real images in a step, steps in a round)
 PAIRS = {
     "zeros": (zeros_source, gan_mnist_mlp, ["--dataset", "toy"], 16, 300),
-    "blog mlp": (blog_source("mlp"), dcgan_mnist, ["--dataset", "toy", "--model", "mlp"], 128, 30),
-    "blog dcgan": (blog_source("dcgan"), dcgan_mnist, ["--dataset", "toy"], 128, 10),
-    "faces vanilla": (faces_source("vanilla"), dcgan_celeba, ["--data", "JPEGS", "--generator", "vanilla"], 128, 2),
-    "faces dcgan": (faces_source("dcgan"), dcgan_celeba, ["--data", "JPEGS"], 128, 2),
+    "blog mlp": (
+        lambda: blog_source(dcgan_mnist.MLPGenerator(), dcgan_mnist.MLPDiscriminator(), 100),
+        dcgan_mnist, ["--dataset", "toy", "--model", "mlp"], 128, 30),
+    "blog dcgan": (
+        lambda: blog_source(dcgan_mnist.DCGANGenerator(), dcgan_mnist.DCGANDiscriminator(), 128),
+        dcgan_mnist, ["--dataset", "toy"], 128, 10),
+    "faces vanilla": (
+        lambda: faces_source(dcgan_celeba.VanillaGenerator()),
+        dcgan_celeba, ["--data", "JPEGS", "--generator", "vanilla"], 128, 2),
+    "faces dcgan": (
+        lambda: faces_source(dcgan_celeba.DCGANGenerator()),
+        dcgan_celeba, ["--data", "JPEGS"], 128, 2),
 }
 
 
@@ -185,130 +197,152 @@ def flags_of(name):
     return [jpeg_folder() if flag == "JPEGS" else flag for flag in PAIRS[name][2]]
 
 
-# -------------------------------------------------------------------------------------------------------------- the clock
-def time_source(loop, device, steps, warmup):
+# ---------------------------------------------------------------------------------------- the clock
+def now():
+    """The time, when the device has done all that it was given."""
+    if CUDA:
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def time_source(loop, steps):
     """Seconds a step of a source's loop."""
+    torch.set_float32_matmul_precision("highest")  # PyTorch's defaults; on CUDA our main chooses
+    torch.backends.cudnn.benchmark = False
     torch.manual_seed(0)
-    stepper = loop(device)
-    for _ in range(warmup):
+    stepper = loop()
+    for _ in range(WARMUP):
         next(stepper)
-    synchronize()
-    start = time.perf_counter()
+    start = now()
     for _ in range(steps):
         next(stepper)
-    synchronize()
-    return (time.perf_counter() - start) / steps
+    return (now() - start) / steps
 
 
 class Enough(Exception):
     """Ends a training from within."""
 
 
-def time_script(script, flags, steps, warmup):
-    """Seconds a step of a script's own main, from minibatch to log."""
-    seen, log = [], common.Run.log
+def time_script(script, flags, steps):
+    """Seconds a step of a script's own main, from one minibatch to another, within one epoch."""
+    shuffled_batches, times = common.shuffled_batches, []
 
-    def timed_log(run, **losses):
-        log(run, **losses)
-        if run.step in (warmup, warmup + steps):
-            synchronize()
-            seen.append(time.perf_counter())
-        if len(seen) == 2:
-            raise Enough
+    def clocked(*args):
+        for i, batch in enumerate(itertools.cycle(shuffled_batches(*args))):
+            if i in (WARMUP, WARMUP + steps):
+                times.append(now())
+            if len(times) == 2:
+                raise Enough
+            yield batch
 
-    folder = tempfile.mkdtemp()
-    common.Run.log = timed_log
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Enough):
-            script.main([*flags, "--out", f"{folder}/run"])
-    finally:
-        common.Run.log = log
-        shutil.rmtree(folder)
-    return (seen[1] - seen[0]) / steps
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), \
+            mock.patch.object(common, "shuffled_batches", clocked), contextlib.suppress(Enough):
+        script.main([*flags, "--out", f"{folder}/run"])
+    return (times[1] - times[0]) / steps
 
 
 def scale(job):
-    """Images a second and peak bytes of the vanilla generator at quarter width, on synthetic images; in a process of its own."""
+    """Images a second and peak bytes of the vanilla generator at quarter width, on synthetic
+    images; in a process of its own."""
     count, batch_size, steps = job
-    dcgan_celeba.load_images = lambda args: torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8)
-    flags = ["--generator", "vanilla", "--ngf", "16", "--ndf", "16", "--batch-size", str(batch_size), "--epochs", "1000"]
-    seconds = time_script(dcgan_celeba, flags, steps, warmup=2)
-    if torch.cuda.is_available():
-        return batch_size / seconds, torch.cuda.max_memory_allocated()
+    images = torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8)
+    dcgan_celeba.load_images = lambda args: images
+    flags = "--generator vanilla --ngf 16 --ndf 16 --batch-size".split()
+    speed = batch_size / time_script(dcgan_celeba, [*flags, str(batch_size)], max(steps, FEWEST))
+    if CUDA:
+        return speed, torch.cuda.max_memory_allocated()
     import resource  # not on Windows
 
-    return batch_size / seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return speed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def print_scaling(rounds):
-    """Time for each image should be flat, and memory the data plus a constant and what a batch's activations take."""
-    print(f"{'images':>10}{'batch':>8}{'images/s':>12}{'data MB':>12}{'peak MB':>12}{'difference':>12}")
+    """Time for each image should be flat, and memory the data plus a constant and what a batch's
+    activations take."""
+    print("    images   batch    images/s     data MB     peak MB  difference")
+    jobs = [(10_000, 128), (10_000, 256), (10_000, 512), (50_000, 128), (200_000, 128)]
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for count, batch_size in [(10_000, 128), (10_000, 256), (10_000, 512), (50_000, 128), (200_000, 128)]:
-            speeds, peaks = zip(*pool.map(scale, [(count, batch_size, 1024 // batch_size)] * rounds, chunksize=1))
+        for count, batch_size in jobs:
+            job = count, batch_size, 1024 // batch_size
+            speeds, peaks = zip(*pool.map(scale, [job] * rounds, chunksize=1))
             data, peak = count * 3 * 64 * 64 / 1e6, statistics.median(peaks) / 1e6
-            print(f"{count:10,}{batch_size:8}{statistics.median(speeds):12,.0f}{data:12,.0f}{peak:12,.0f}{peak - data:12,.0f}", flush=True)
+            print(f"{count:10,}{batch_size:8}{statistics.median(speeds):12,.0f}{data:12,.0f}"
+                  f"{peak:12,.0f}{peak - data:12,.0f}", flush=True)
 
 
-def print_overhead(names):
-    """What is not training: from the start of Python to the end of the first step, the end of an epoch, the end of a run."""
-    print(f"{'':24}{'first step s':>14}{'end of epoch s':>16}{'end of run s':>14}")
-    for name in names:
-        _, script, _, batch_size, _ = PAIRS[name]
-        flags = [*flags_of(name), "--epochs", "1", "--limit", str(2 * batch_size)]
-        code = f"import sys, common, {script.__name__} as script; common.Run.log = lambda *_, **losses: sys.exit(); script.main({flags})"
-        environment, folder = {**os.environ, "PYTHONPATH": str(Path(script.__file__).parent)}, tempfile.mkdtemp()
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], cwd=folder, stdout=subprocess.DEVNULL, check=True, env=environment)
-        first_step, spent = time.perf_counter() - start, {}
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as patches:
-            for method in ("_save_samples", "save", "finish"):
-                patches.enter_context(mock.patch.object(common.Run, method, stopwatch(getattr(common.Run, method), spent)))
-            script.main([*flags, "--out", f"{folder}/run"])
-        shutil.rmtree(folder)
-        print(f"{name:24}{first_step:14.1f}{spent['_save_samples'] + spent['save']:16.2f}{spent['finish']:14.2f}", flush=True)
-
-
-def stopwatch(method, spent):
-    """The method, with the seconds of its last call kept in `spent`."""
-    def timed(*args):
-        start = time.perf_counter()
-        result = method(*args)
-        spent[method.__name__] = time.perf_counter() - start
+def stopwatch(function, spent):
+    """The function, with the seconds of its last call kept in `spent`."""
+    def timed(*args, **keywords):
+        start = now()
+        result = function(*args, **keywords)
+        spent[function.__name__] = now() - start
         return result
     return timed
 
 
+def print_overhead(names):
+    """What is not training: from the start of Python to the end of the first step, the files and
+    pictures at an epoch's end, those at the end of a run."""
+    print(f"{'':16}{'first step s':>14}{'end of epoch s':>16}{'end of run s':>14}")
+    for name in names:
+        _, script, _, batch_size, _ = PAIRS[name]
+        flags = [*flags_of(name), "--epochs", "1", "--limit", str(2 * batch_size)]
+        code = (f"import sys, common, {script.__name__} as script\n"
+                f"common.add_row = lambda *_, **numbers: sys.exit()\nscript.main({flags})")
+        environment = {**os.environ, "PYTHONPATH": str(Path(script.__file__).parent)}
+        watched = [(script, "save_samples"), (common, "append_rows"), (common, "save_checkpoint"),
+                   (common, "draw_run")]
+        spent = {}
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+            start = now()
+            subprocess.run([sys.executable, "-c", code], cwd=folder, stdout=subprocess.DEVNULL,
+                           check=True, env=environment)
+            first_step = now() - start
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            for module, function in watched:
+                timed = stopwatch(getattr(module, function), spent)
+                stack.enter_context(mock.patch.object(module, function, timed))
+            script.main([*flags, "--out", f"{folder}/run"])
+        end_of_run = spent.pop("draw_run")
+        print(f"{name:16}{first_step:14.1f}{sum(spent.values()):16.2f}{end_of_run:14.2f}",
+              flush=True)
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(PAIRS), help=f"any of {', '.join(PAIRS)}")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bf16", action="store_true", help="time ours with --precision bf16 too")
-    parser.add_argument("--scaling", action="store_true", help="time and memory at larger batches and on more images")
-    parser.add_argument("--overhead", action="store_true", help="what is not training: the start, the files, the pictures")
-    parser.add_argument("--json", metavar="FILE")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("names", nargs="*", default=list(PAIRS), help=f"any of {', '.join(PAIRS)}")
+    add("--rounds", type=int, default=5)
+    add("--bf16", action="store_true", help="time ours with --precision bf16 too")
+    add("--scaling", action="store_true", help="time and memory at larger batches, on more data")
+    add("--overhead", action="store_true", help="what is not training: start, files, pictures")
+    add("--json", metavar="FILE")
     args = parser.parse_args()
     if args.scaling or args.overhead:
         return print_scaling(args.rounds) if args.scaling else print_overhead(args.names)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    hardware = torch.cuda.get_device_name() if device.type == "cuda" else cpu
-    print(f"{hardware}, torch {torch.__version__}\n{'':24}{'source ms':>12}{'ours ms':>12}{'images/s':>12}{'ratio':>8}")
+    hardware = torch.cuda.get_device_name() if CUDA else cpu
+    print(f"{hardware}, torch {torch.__version__}")
+    print(f"{'':20}{'source ms':>12}{'ours ms':>12}{'images/s':>12}{'ratio':>8}")
     table = {"hardware": hardware, "torch": torch.__version__}
+    precisions = ["fp32", "bf16"] if args.bf16 else ["fp32"]
     for name in args.names:
         loop, script, _, batch_size, steps = PAIRS[name]
-        flags = flags_of(name)
-        precisions = ["fp32", "bf16"] if args.bf16 else ["fp32"]
-        times = []
+        steps, times = max(steps, FEWEST), []
         for _ in range(args.rounds):
-            ours = [time_script(script, [*flags, "--precision", precision], steps, warmup=2) for precision in precisions]
-            times.append([time_source(loop, device, steps, warmup=2), *ours])
-        for column, precision in enumerate(precisions, start=1):
-            source, ours = (statistics.median(row[i] for row in times) for i in (0, column))
-            ratio = statistics.median(row[0] / row[column] for row in times)
-            row = {"source_ms": 1e3 * source, "ours_ms": 1e3 * ours, "images_per_second": batch_size / ours, "ratio": ratio}
-            table[f"{name} {precision}"] = row
-            print(f"{name + ' ' + precision:24}{1e3 * source:12.2f}{1e3 * ours:12.2f}{batch_size / ours:12,.0f}{ratio:8.2f}", flush=True)
+            ours = [time_script(script, [*flags_of(name), "--precision", precision], steps)
+                    for precision in precisions]
+            times.append([time_source(loop, steps), *ours])
+        for i, precision in enumerate(precisions, start=1):
+            source, ours = (statistics.median(row[column] for row in times) for column in (0, i))
+            row = {"source_ms": 1e3 * source, "ours_ms": 1e3 * ours,
+                   "images_per_second": batch_size / ours,
+                   "ratio": statistics.median(row[0] / row[i] for row in times)}
+            table[label := f"{name} {precision}"] = row
+            columns = "{:20}{:12.2f}{:12.2f}{:12,.0f}{:8.2f}"
+            print(columns.format(label, *row.values()), flush=True)
     if args.json:
         Path(args.json).write_text(json.dumps(table, indent=2))
 

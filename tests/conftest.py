@@ -1,32 +1,67 @@
-"""Helpers of the tests. They run offline and on the CPU, in an empty folder, on images that they draw themselves."""
+"""Helpers of the tests, which run offline, in an empty folder, on images that they draw themselves, and on the CPU.
+
+Plain `pytest` hides the GPUs and leaves out what is marked `slow` or `cuda`. `pytest -m cuda` runs those on a GPU.
+"""
+import contextlib
+import functools
 import gzip
-import signal
+import io
+import itertools
+import os
 import struct
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+import common
+import dcgan_celeba
+import dcgan_mnist
+import gan_mnist_mlp
+import toy_images
+import wgan_celeba
+
+# script -> flags of a run of a second. After one epoch the zeros have had no look (at step 50) yet, and the WGAN's
+# critic 16 of the 20 updates of its first round
+SCRIPTS = {
+    gan_mnist_mlp: ["--dataset", "toy", "--limit", "640"],
+    dcgan_mnist: ["--dataset", "toy", "--limit", "64", "--batch-size", "16", "--ngf", "8", "--ndf", "8"],
+    dcgan_celeba: ["--dataset", "toy", "--limit", "64", "--batch-size", "16", "--ngf", "4", "--ndf", "8"],
+    wgan_celeba: ["--dataset", "toy", "--limit", "64", "--batch-size", "4", "--ngf", "4", "--ndf", "4"],
+}
+each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 
 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")  # a broadcast of (B, 1) against (B,) in a loss only warns
     config.addinivalue_line("markers", "slow: takes minutes; runs only when asked for with -m slow")
-    if not config.option.markexpr:
-        config.option.markexpr = "not slow"
+    config.addinivalue_line("markers", "cuda: needs a GPU; runs only when asked for with -m cuda")
+    chosen = config.option.markexpr = config.option.markexpr or "not slow and not cuda"
+    if "cuda" not in chosen.replace("not cuda", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # another device has other bytes. Early enough: torch looks later
+
+
+@pytest.fixture(autouse=True, scope="session")
+def toy_images_are_drawn_once():
+    """Drawing all faces takes seconds, in each of a hundred runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("zeros", "faces"):
+            patch.setattr(toy_images, name, functools.cache(getattr(toy_images, name)))
+        yield
 
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path, monkeypatch):
-    """Every test runs in a folder of its own and gives Ctrl-C back to pytest."""
+    """Every test runs in a folder of its own, and knows of no other test's checkpoint."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(common.launch, "hint", "")
     torch.set_num_threads(1)  # small nets: a second thread costs more than it brings
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture
@@ -40,6 +75,62 @@ def stops(capsys):
         assert stop.value.code == status
         assert line.count("\n") == 1 and line.endswith("\n"), line
         return line
+    return run
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is plotted from now on: a list of (label, x, y)."""
+    lines, plot = [], Axes.plot
+
+    def note(axes, x, y, *style, **how):
+        lines.append((how.get("label"), list(x), list(y)))
+        return plot(axes, x, y, *style, **how)
+
+    monkeypatch.setattr(Axes, "plot", note)
+    return lines
+
+
+def launched(script):
+    """A script's main as the bottom of its file starts it."""
+    return lambda argv: common.launch(lambda: script.main(argv))
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory):
+    """script -> (folder, what it printed) of its run of three epochs, never stopped. Made once; not to be changed."""
+    @functools.cache
+    def run(script):
+        out = tmp_path_factory.mktemp("straight") / script.__name__
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            script.main([*SCRIPTS[script], "--epochs", "3", "--out", str(out)])
+        return out, said.getvalue()
+    return run
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """What main has built when the first epoch begins: nets, optimizers, images, generator, fixed_z, args."""
+    class Built(Exception):
+        pass
+
+    numbers = itertools.count()
+
+    def run(script, *flags):
+        seen = SimpleNamespace(out=Path(f"built-{next(numbers)}"))
+
+        def stop(images, *rest):
+            seen.images = images
+            raise Built
+
+        with monkeypatch.context() as patch:
+            patch.setattr(common, "save_checkpoint", lambda out, args, parts, **others:
+                          vars(seen).update(parts, args=args, **others))
+            patch.setattr(common, "shuffled_batches", stop)
+            patch.setattr(script, "save_samples", lambda *args: None)  # wide nets draw slowly
+            with pytest.raises(Built):
+                script.main([*map(str, flags), "--out", str(seen.out)])
+        return seen
     return run
 
 
@@ -67,3 +158,18 @@ def csv_rows(path):
     """A CSV file as a list of rows of numbers, and its header as a list of names."""
     header, *lines = Path(path).read_text().splitlines()
     return header.split(","), [[float(value) for value in line.split(",")] for line in lines]
+
+
+def checkpoint(out):
+    return torch.load(Path(out, "checkpoint.pt"), weights_only=True)
+
+
+def assert_same_run(a, b):
+    """Two runs have the same tables and pictures, byte for byte, and the same nets, bit for bit."""
+    files, others = ({path.relative_to(run) for pattern in ("*.csv", "samples/*", "*.gif")
+                      for path in Path(run).glob(pattern)} for run in (a, b))
+    assert files == others
+    for name in sorted(files):
+        assert Path(a, name).read_bytes() == Path(b, name).read_bytes(), f"{name} differs"
+    ours, theirs = checkpoint(a), checkpoint(b)
+    assert same_weights(ours["G"], theirs["G"]) and same_weights(ours["D"], theirs["D"])

@@ -1,138 +1,280 @@
-"""The zeros script: its observer, and what a run leaves behind. Its two steps are tested in test_steps.py."""
-import json
+"""The zeros script's observer, and how its table is read. Nets, updates and loop are tested in the other files."""
 import math
+from pathlib import Path
 
+import numpy
 import pytest
 import torch
-from conftest import csv_rows, write_mnist
+from conftest import SCRIPTS, csv_rows, write_mnist
 from PIL import Image
+from torch import nn
 
 import common
 import gan_mnist_mlp as script
+import toy_images
 
-SMALL = ["--dataset", "toy", "--limit", "320"]  # 20 steps an epoch
-
-
-def test_nets_have_the_reports_sizes_and_ranges():
-    G, D = script.Generator(), script.Discriminator()
-    shapes = [tuple(weight.shape) for net in (G, D) for weight in net.parameters() if weight.dim() == 2]
-    assert shapes == [(128, 64), (512, 128), (784, 512), (256, 784), (1, 256)]
-    images = G(100 * torch.randn(5, 64))
-    assert images.shape == (5, 1, 28, 28) and images.abs().max() <= 1
-    assert D(images).shape == (5,)
-    assert [layer.negative_slope for net in (G, D) for layer in net.layers if hasattr(layer, "negative_slope")] == [0.01] * 3
+SMALL = SCRIPTS[script]
 
 
-# ------------------------------------------------------------------------------------------------------------ the observer
 @pytest.fixture(scope="module")
-def observer():
-    return script.Observer(common.toy_zeros(), latent_dim=64)
+def reals():
+    return toy_images.zeros()[:1500]
 
 
-def observe(observer, samples):
-    """Rows of modes.csv for a list of sample sets (B, 784), one observation every 50 steps, as columns of numbers."""
-    undecided = torch.zeros(1)
-    rows = [observer.measure(fake, undecided, undecided) for fake in samples]
-    table = {name: [row[name].item() for row in rows] for name in rows[0]}
-    return {"step": list(range(50, 50 * len(rows) + 1, 50)), **table}
+@pytest.fixture(scope="module")
+def observer(reals):
+    return script.Observer(reals, None, 64, torch.device("cpu"))
 
 
-def phases(table):
-    return [(name, modes) for name, _, _, modes in script.find_phases(table["step"], table["spread"], table["dominant_mode"])]
+def look(observer, *sample_sets):
+    """The table of modes.csv, as a run writes and reads it, of looks at these samples (N, 1, 28, 28)."""
+    rows = []
+    for i, fake in enumerate(sample_sets):
+        common.add_row(rows, step=50 * (i + 1), fooled_before=torch.tensor(0.0), **observer.measure(fake))
+    Path("modes.csv").unlink(missing_ok=True)
+    common.append_rows("modes.csv", rows)
+    return common.read_csv("modes.csv")
 
 
-def test_half_of_the_reals_reads_as_healthy(observer):
-    x = common.to_float(common.toy_zeros()).flatten(1)
-    table = observe(observer, [x[::2][:2000]] * 5)
-    assert table["spread"][0] == pytest.approx(1, abs=0.05)
-    assert table["modes_covered"][0] == 10 and table["dominant_share"][0] < 0.2
-    assert [name for name, _ in phases(table)] == ["spread out"]
+def near(observer, mode, count=200):
+    """Samples near the centre of a mode, the nearest thing to a typical real."""
+    torch.manual_seed(mode)
+    return (observer.centres[mode] + 0.01 * torch.randn(count, 784)).view(-1, 1, 28, 28)
 
 
-def test_one_real_repeated_reads_as_collapsed_on_its_mode(observer):
-    x = common.to_float(common.toy_zeros()).flatten(1)
-    table = observe(observer, [x[7] + 0.01 * torch.randn(200, 784)] * 50)
-    assert table["spread"][0] < 0.1 and table["dominant_share"][0] == 1 and table["modes_covered"][0] == 1
-    assert phases(table) == [("collapsed", [observer.shares(x[7:8]).argmax().item()])]
+def noise(count=200):
+    return torch.rand(count, 1, 28, 28) * 2 - 1
 
 
-def test_a_walk_over_five_reals_reads_as_exactly_its_hops(observer):
-    walk = [3, 0, 4, 1, 5]  # each centre is the middle of its mode, the nearest thing to a typical real
-    samples = [observer.centres[mode] + 0.01 * torch.randn(200, 784) for mode in walk for _ in range(10)]
-    table = observe(observer, samples)
-    assert phases(table) == [("collapsed", [3]), ("cycling", [0, 4, 1, 5])]
-    steps = [first for _, first, _, _ in script.find_phases(table["step"], table["spread"], table["dominant_mode"])]
-    assert steps == [50, 550]
-    stays = observe(observer, samples + samples[-1:] * 20)  # 1,000 steps more in the last mode: it has settled
-    assert phases(stays) == [("collapsed", [3]), ("cycling", [0, 4, 1]), ("collapsed", [5])]
+# ----------------------------------------------------------------------------------------------------- what it measures
+def test_half_of_the_reals_reads_as_spread_out(observer, reals):
+    table = look(observer, common.to_float(reals[::2]))
+    assert table["spread"][0] == pytest.approx(1, abs=0.05) and table["distance"][0] == pytest.approx(1, abs=0.05)
+    assert table["modes_covered"][0] == 10 and table["dominant_share"][0] < 0.25
+    assert script.phases(table).tolist() == ["spread out"]
 
 
-def test_a_spread_that_trembles_on_a_threshold_is_one_phase():
-    steps = list(range(50, 1050, 50))
-    assert len(script.find_phases(steps, [0.24, 0.26] * 10, [0] * 20)) == 1
-    assert len(script.find_phases(steps, [0.71, 0.69] * 10, [0] * 20)) == 1
-    assert [name for name, *_ in script.find_phases(steps, [0.2] * 10 + [0.5] * 5 + [0.8] * 5, [0] * 20)] == ["collapsed", "spreading", "spread out"]
+def test_one_real_repeated_reads_as_alike_in_its_mode(observer, reals):
+    one = common.to_float(reals)[5]
+    table = look(observer, one.expand(200, -1, -1, -1), one + 0.01 * torch.randn(200, 1, 28, 28))
+    assert table["spread"][0] == 0 and table["spread"][1] < 0.1
+    assert table["dominant_share"].tolist() == [1, 1] and table["modes_covered"].tolist() == [1, 1]
+    mode = torch.cdist(one.view(1, 784), observer.centres).argmin().item()
+    assert table["dominant_mode"].tolist() == [mode, mode] and table[f"share_{mode}"].tolist() == [1, 1]
+    assert script.phases(table).tolist() == ["alike", "alike"]
 
 
-def test_modes_are_numbered_by_size_and_shares_add_up(observer):
-    assert observer.real_shares.sum().item() == pytest.approx(1)
-    x = common.to_float(common.toy_zeros()).flatten(1)
-    assert (observer.shares(x).diff() <= 0.01).all()
+def test_noise_reads_as_noise_and_so_does_an_untrained_G(observer, reals):
+    """Both are no digits; the untrained G's samples are all alike too, which is no collapse yet."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        untrained = script.Generator()(torch.randn(200, 64))
+    table = look(observer, noise(), untrained)
+    assert (table["distance"] > script.NOISE).all() and table["spread"][1] < script.NARROW
+    assert script.phases(table).tolist() == ["noise", "noise"]
+    distance = torch.cdist(common.to_float(reals).flatten(1), observer.centres).min(dim=1).values
+    assert (distance / observer.real_distance > script.NOISE).float().mean() < 0.1, "nine reals in ten are none"
 
 
-def test_D_accuracy_counts_reals_above_and_fakes_below_zero(observer):
-    row = observer.measure(torch.rand(50, 784), torch.tensor([1.0, 2.0, -1.0, 3.0]), torch.tensor([-1.0, 1.0]))
-    assert (row["acc_real"].item(), row["acc_fake"].item()) == (0.75, 0.5)
+def test_reals_drawn_closer_together_read_as_spreading(observer, reals):
+    x = common.to_float(reals)
+    table = look(observer, x.mean(dim=0) + 0.5 * (x[:300] - x.mean(dim=0)))
+    assert table["spread"][0] == pytest.approx(0.5, abs=0.05)
+    assert script.phases(table).tolist() == ["spreading"]
 
 
-# ------------------------------------------------------------------------------------------------------------------- runs
-def test_a_run_leaves_what_the_contract_says(capsys):
-    script.main([*SMALL, "--epochs", "6"])
-    out = common.Path("runs/gan_mnist_mlp")
-    header, rows = csv_rows(out / "losses.csv")
-    assert header == ["step", "epoch", "loss_d", "loss_g", "d_real", "d_fake"]
-    assert [row[0] for row in rows] == list(range(1, 121)) and [row[1] for row in rows] == [1 + i // 20 for i in range(120)]
-    assert rows[0][2] == pytest.approx(math.log(2), abs=0.1)
-    assert all(0 <= p <= 1 for row in rows for p in row[4:])
+def test_every_number_is_what_its_name_says(observer, reals):
+    """Counted and added up by hand for a few samples."""
+    x, fake = common.to_float(reals), torch.cat([near(observer, 2, 3), near(observer, 5, 2)])
+    row = {name: value.item() for name, value in observer.measure(fake).items()}
+    pairs = [(a - b).norm().item() for i, a in enumerate(fake) for b in fake[:i]]
+    kept = [(a - b).norm().item() for i, a in enumerate(observer.real[:40]) for b in observer.real[:40][:i]]
+    assert row["spread"] == pytest.approx(sum(pairs) / len(pairs) / observer.real_spread.item(), rel=1e-3)
+    assert observer.real_spread.item() == pytest.approx(sum(kept) / len(kept), rel=0.1)
+    to_centres = [min((image.flatten() - centre).norm().item() for centre in observer.centres) for image in fake]
+    from_reals = [min((image.flatten() - centre).norm().item() for centre in observer.centres) for image in x[:200]]
+    assert row["distance"] == pytest.approx(sum(to_centres) / 5 / observer.real_distance.item(), rel=1e-3)
+    assert observer.real_distance.item() == pytest.approx(sum(from_reals) / 200, rel=0.1)
+    assert row["std"] == pytest.approx(numpy.std(fake.numpy(), axis=0, ddof=1).mean(), rel=1e-3)
+    assert (row["dominant_mode"], row["dominant_share"]) == (2, pytest.approx(0.6))
+    assert [row[f"share_{i}"] for i in range(10)] == pytest.approx([0, 0, 0.6, 0, 0, 0.4, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("mode", [0, 9])
+def test_a_mode_is_covered_from_a_fifth_of_its_share_of_the_reals_on(observer, mode):
+    count = 400
+    enough = math.ceil(count * observer.real_shares[mode].item() / 5)
+    assert enough > 1
+    other = near(observer, 4, count)
+    for samples, covered in [(enough, 2), (enough - 1, 1)]:
+        row = observer.measure(torch.cat([near(observer, mode, samples), other[samples:]]))
+        assert row[f"share_{mode}"].item() == pytest.approx(samples / count)
+        assert row["modes_covered"].item() == covered
+
+
+class Scripted(nn.Module):
+    """A D that says real of images whose first pixel is bright."""
+
+    def forward(self, x):
+        return x[:, 0, 0, 0]
+
+
+def test_the_share_that_D_takes_for_real_is_counted_for_samples_reals_and_other_digits(reals):
+    real, other = reals.clone(), torch.zeros(40, 1, 28, 28, dtype=torch.uint8)
+    real[:, 0, 0, 0], other[:10, 0, 0, 0] = 255, 255
+    observer = script.Observer(real, other, 4, torch.device("cpu"))
+
+    class G(nn.Module):
+        def forward(self, z):
+            fake = z.view(-1, 1, 2, 2)
+            return torch.nn.functional.pad(fake, (0, 26, 0, 26))
+
+    row = observer.look(G(), Scripted())
+    bright = (observer.z[:, 0] > 0).float().mean().item()
+    assert 0.3 < bright < 0.7 and observer.z.shape == (200, 4)
+    assert observer.fooled(G(), Scripted()).item() == row["fooled_after"].item() == pytest.approx(bright)
+    assert row["acc_real"].item() == 1 and row["d_other"].item() == 0.25
+    assert script.Observer(reals, other, 4, torch.device("cpu")).look(G(), Scripted())["acc_real"].item() == 0
+
+
+# ------------------------------------------------------------------------------------------------------------ its modes
+def test_modes_are_the_means_of_their_images_the_largest_first(observer, reals):
+    x = common.to_float(reals).flatten(1)
+    centres = script.kmeans(x, iterations=200)
+    member = torch.cdist(x, centres).argmin(dim=1)
+    sizes = member.bincount(minlength=10)
+    for mode in range(10):
+        assert torch.allclose(centres[mode], x[member == mode].mean(dim=0), atol=1e-4)
+    assert (sizes.diff() <= 0).all() and sizes.min() > 10
+    rough = torch.cdist(x, observer.centres).argmin(dim=1)
+    assert (rough == member).float().mean() > 0.8, "the 30 iterations of a run are nearly as good"
+    assert torch.allclose(observer.real_shares, rough.bincount(minlength=10) / len(x))
+    wide = torch.cdist(x, x[:10]).min(dim=1).values.mean()
+    assert observer.real_distance < 0.85 * wide, "nearer than ten of the images themselves"
+
+
+def test_modes_do_not_depend_on_what_was_drawn_before_nor_change_it(reals):
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    one = script.Observer(reals, None, 64, torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    other = script.Observer(reals, None, 64, torch.device("cpu"))
+    assert torch.equal(one.centres, other.centres) and torch.equal(one.z, other.z) and torch.equal(one.real, other.real)
+    assert len(one.real.flatten(1).unique(dim=0)) == 200
+    x = common.to_float(reals)
+    assert all((x == image).flatten(1).all(dim=1).any() for image in one.real[:10])
+
+
+@pytest.mark.parametrize("distinct", [1, 3, 10])
+def test_images_that_are_the_same_make_no_mode_that_is_no_number(distinct, reals):
+    """Some clusters stay empty, and what is divided by their size must not become NaN."""
+    images = reals[:distinct].repeat(60 // distinct, 1, 1, 1)
+    observer = script.Observer(images, None, 64, torch.device("cpu"))
+    assert observer.centres.isfinite().all() and observer.real_shares.sum().item() == pytest.approx(1)
+    assert not script.kmeans(common.to_float(images).flatten(1)).isnan().any()
+
+
+# ------------------------------------------------------------------------------------------------------ phases and hops
+def table_of(**columns):
+    """A structured array, as common.read_csv gives."""
+    n = len(columns["spread"])
+    columns = {"step": [50 * (i + 1) for i in range(n)], "distance": [1.0] * n, "dominant_mode": [0] * n, **columns}
+    return numpy.array(list(zip(*columns.values())), dtype=[(name, float) for name in columns])
+
+
+def test_phases_change_at_their_thresholds():
+    table = table_of(distance=[1.31, 1.29, 1.29, 1.29, 1.29, 1.31], spread=[0.1, 0.24, 0.26, 0.69, 0.71, 0.9])
+    assert script.phases(table).tolist() == ["noise", "alike", "spreading", "spreading", "spread out", "noise"]
+    assert set(script.phases(table)) == set(script.COLOURS)
+
+
+def test_a_hop_needs_samples_that_are_alike_before_and_after():
+    table = table_of(spread=[0.1, 0.1, 0.5, 0.1, 0.1, 0.1, 0.8, 0.8], dominant_mode=[3, 4, 5, 6, 6, 2, 1, 0])
+    assert script.hops(table).tolist() == [100, 300]
+    table = table_of(spread=[0.1] * 4, distance=[2, 2, 1, 1], dominant_mode=[1, 2, 3, 3])
+    assert script.hops(table).tolist() == [], "noise does not hop"
+
+
+@pytest.mark.parametrize("silence", [0, 3])
+def test_a_walk_over_five_modes_reads_as_exactly_its_hops(observer, silence, capsys):
+    """Also where noise comes first: the mode that G begins with is no hop."""
+    walk = [3, 0, 4, 1, 5]
+    samples = [noise()] * silence + [near(observer, mode, 60) for mode in walk for _ in range(4)]
+    table = look(observer, *samples)
+    assert script.phases(table).tolist() == ["noise"] * silence + ["alike"] * 20
+    assert script.hops(table).tolist() == [50 * (silence + 1 + 4 * i) for i in range(1, 5)]
+    script.print_story(table)
+    said = capsys.readouterr().out
+    assert "while alike: 4 hops; mode 3, 0, 4, 1, 5\n" in said
+    assert f"alike: 20 looks, steps {50 * (silence + 1)} to {50 * (silence + 20):,}" in said
+    assert ("noise: 3 looks, steps 50 to 150" in said) == bool(silence)
+    assert "at the end: alike; spread 0.0" in said and "1 of 10 modes, 100% in one" in said
+
+
+def test_the_story_of_a_run_that_never_collapsed(observer, reals, capsys):
+    script.print_story(look(observer, noise(), common.to_float(reals[:200])))
+    said = capsys.readouterr().out
+    assert "while alike: 0 hops; mode none" in said and "at the end: spread out" in said
+
+
+# ----------------------------------------------------------------------------------------------------------------- runs
+COLUMNS = "step,fooled_before,fooled_after,acc_real,spread,distance,std,dominant_mode,dominant_share,modes_covered"
+
+
+def test_a_run_looks_every_fifty_steps_and_draws_what_it_saw(straight, drawn):
+    out, said = straight(script)
     header, rows = csv_rows(out / "modes.csv")
-    assert header == "step,spread,std,dominant_mode,dominant_share,modes_covered,acc_real,acc_fake".split(",") + [f"share_{i}" for i in range(10)]
-    assert [row[0] for row in rows] == [50, 100] and all(sum(row[8:]) == pytest.approx(1) for row in rows)
-    config = json.loads((out / "config.json").read_text())
-    assert config["images"] == 320 and config["parameters"] == {"G": 476560, "D": 201217} and config["lr_d"] == 0.05
-    samples = sorted(path.name for path in (out / "samples").iterdir())
-    assert samples == [f"step_{step:06d}.png" for step in range(0, 121, 20)]
-    for name, size in {"real.png": (242, 242), "modes.png": (1100, 600), "losses.png": (900, 600)}.items():
-        with Image.open(out / name) as picture:
-            assert picture.size == size
-    with Image.open(out / "training.gif") as film:
-        assert film.n_frames == 7
-    saved = torch.load(out / "checkpoint.pt", weights_only=True)
-    assert saved["script"] == "gan_mnist_mlp" and (saved["step"], saved["epoch"]) == (120, 6)
-    assert saved["generator"] == {"class": "Generator", "latent_dim": 64} and saved["args"]["digit"] == "0"
-    assert not list(out.rglob("*.tmp"))
-    text = capsys.readouterr().out
-    assert "epoch 6/6, step 120: loss_d 0." in text and "collapsed on mode" in text and "0.693" in text
+    assert header == COLUMNS.split(",") + [f"share_{i}" for i in range(10)]
+    assert [row[0] for row in rows] == [50, 100]
+    assert all(sum(row[-10:]) == pytest.approx(1) and 0 <= min(row[-10:]) for row in rows)
+    assert "at the end: noise" in said and "0.693" in said
+    script.draw_modes("modes.png", common.read_csv(out / "modes.csv"), torch.zeros(10, 784))
+    wanted = ["distance", "spread", "fooled_after", "fooled_before"]
+    assert drawn == [(name, [50, 100], [row[header.index(name)] for row in rows]) for name in wanted]
+    with Image.open("modes.png") as picture, Image.open(out / "modes.png") as made:
+        assert picture.size == made.size == (1100, 800)
 
 
-def test_the_observer_does_not_touch_the_training(monkeypatch):
-    script.main([*SMALL, "--epochs", "3", "--out", "with"])
-    monkeypatch.setattr(script, "OBSERVE_EVERY", 10**9)
-    script.main([*SMALL, "--epochs", "3", "--out", "without"])
-    assert common.Path("with/losses.csv").read_bytes() == common.Path("without/losses.csv").read_bytes()
-    assert not common.Path("without/modes.csv").exists()
+def test_a_run_with_a_single_look_can_be_drawn():
+    script.main(["--dataset", "toy", "--limit", "800", "--epochs", "1", "--out", "run"])
+    assert len(csv_rows("run/modes.csv")[1]) == 1 and Path("run/modes.png").exists()
 
 
-def test_a_digit_is_chosen_before_the_limit_and_all_means_all():
-    write_mnist("data", count=200)
+def test_samples_are_judged_before_and_after_G_has_learned(monkeypatch):
+    """Between the updates by the D that has just been improved, and after G's update: the story of a cycling G."""
+    fooled, step_D, step_G, events = script.Observer.fooled, script.step_D, script.step_G, []
+
+    def judge(observer, G, D):
+        events.append((fooled(observer, G, D).item(), "judged"))
+        return torch.tensor(float(len(events)))  # so that the table tells which judgement it shows
+
+    monkeypatch.setattr(script.Observer, "fooled", judge)
+    monkeypatch.setattr(script, "step_D", lambda *inputs: events.append((0, "D")) or step_D(*inputs))
+    monkeypatch.setattr(script, "step_G", lambda *inputs: events.append((0, "G")) or step_G(*inputs))
+    monkeypatch.setattr(script, "draw_modes", lambda *inputs: None)
+    script.main(["--dataset", "toy", "--limit", "800", "--epochs", "1", "--out", "run"])
+    assert [name for _, name in events] == ["D", "G"] * 49 + ["D", "judged", "G", "judged"]
+    header, (row,) = csv_rows("run/modes.csv")
+    assert (row[header.index("fooled_before")], row[header.index("fooled_after")]) == (100, 102)
+
+
+def test_the_observer_changes_nothing(straight, monkeypatch):
+    monkeypatch.setattr(script, "LOOK_EVERY", 10**9)
+    script.main([*SMALL, "--epochs", "3", "--out", "run"])
+    assert Path("run/losses.csv").read_bytes() == Path(straight(script)[0], "losses.csv").read_bytes()
+    assert not Path("run/modes.csv").exists() and not Path("run/modes.png").exists()
+
+
+def test_other_digits_are_shown_to_D_where_there_are_some():
+    write_mnist("data", count=300)
     images, labels = common.load_mnist("data", "mnist")
-    args = script.parse_args(["--digit", "3", "--limit", "15"])[0]
-    assert torch.equal(script.load_images(args), images[labels == 3][:15])
-    args = script.parse_args(["--digit", "all"])[0]
-    assert torch.equal(script.load_images(args), images)
-
-
-def test_bad_input_gets_one_line(stops):
-    assert "--digit" in stops(script.main, ["--digit", "10"])
-    assert "only zeros" in stops(script.main, ["--dataset", "toy", "--digit", "3"])
-    assert "10 modes" in stops(script.main, ["--dataset", "toy", "--limit", "5", "--batch-size", "2"])
-    assert "--lr-g" in stops(script.main, ["--dataset", "toy", "--lr-g", "-1"])
+    args, _ = script.parse_args(["--digit", "3"])
+    others = script.load_others(args)
+    assert torch.equal(others, images[labels != 3][:200]) and len(others) == 200
+    for flags in (["--digit", "all"], ["--dataset", "toy"]):
+        assert script.load_others(script.parse_args(flags)[0]) is None
+    script.main(["--epochs", "34", "--batch-size", "10", "--out", "run"])  # three steps an epoch
+    header, rows = csv_rows("run/modes.csv")
+    assert header == COLUMNS.replace("acc_real", "acc_real,d_other").split(",") + [f"share_{i}" for i in range(10)]
+    assert [row[0] for row in rows] == [50, 100]

@@ -1,74 +1,127 @@
-"""The promises of the README and of the house: no dead flags, small files, commands that exist."""
+"""The promises of the house: small files, scripts to lay side by side, imports that point one way, a test command."""
 import ast
+import difflib
+import functools
 import io
-import re
+import os
 import tokenize
+from types import SimpleNamespace
 
+import conftest
 import pytest
 from conftest import ROOT
 
-SCRIPTS = sorted(path for path in ROOT.glob("*.py") if path.name != "common.py")
-TRAINING = [path for path in SCRIPTS if path.stem not in ("explore_latent", "score_samples")]
-README = (ROOT / "README.md").read_text()
-by_name = pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+SCRIPTS = {path.stem: path for path in ROOT.glob("*.py")}
+TRAINING = ["gan_mnist_mlp", "dcgan_mnist", "dcgan_celeba", "wgan_celeba"]
+TOOLS = ["explore_latent", "score_samples"]
+LINES = {"common": 230, "toy_images": 75, "gan_mnist_mlp": 230, "dcgan_mnist": 210, "dcgan_celeba": 210,
+         "wgan_celeba": 210, "explore_latent": 180, "score_samples": 205}
 
 
-def code_lines(path):
-    """Lines that hold code: blank lines, comments and docstrings do not count."""
-    source, lines, docstrings = path.read_text(), set(), set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            docstrings.update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+@functools.cache
+def tree(name):
+    return ast.parse(SCRIPTS[name].read_text())
+
+
+def code_lines(name, node=None):
+    """How many lines of a file, or of a function in it, hold code: no blank lines, comments and docstrings."""
+    if node:
+        return len(numbers_of_code_lines(name) & set(range(node.lineno, node.end_lineno + 1)))
+    return len(numbers_of_code_lines(name))
+
+
+@functools.cache
+def numbers_of_code_lines(name):
+    lines, docstrings = set(), set()
+    for part in ast.walk(tree(name)):
+        if isinstance(part, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(part) is not None:
+            docstrings.update(range(part.body[0].lineno, part.body[0].end_lineno + 1))
     silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    for token in tokenize.generate_tokens(io.StringIO(SCRIPTS[name].read_text()).readline):
         if token.type not in silent:
             lines.update(range(token.start[0], token.end[0] + 1))
-    return len(lines - docstrings)
+    return lines - docstrings
 
 
-@by_name
-def test_scripts_stay_small(path):
-    assert code_lines(path) <= 260
+# ----------------------------------------------------------------------------------------------------------------- size
+def test_every_script_has_a_limit():
+    assert SCRIPTS.keys() == LINES.keys() == {*TRAINING, *TOOLS, "common", "toy_images"}
 
 
-def test_common_stays_small():
-    assert code_lines(ROOT / "common.py") <= 370
+@pytest.mark.parametrize("name", LINES)
+def test_scripts_stay_small_enough_to_read_and_to_project(name):
+    assert code_lines(name) <= LINES[name]
+    wide = [line for line in SCRIPTS[name].read_text().splitlines() if len(line) > 100]
+    assert not wide, "at most 100 columns: they are projected"
 
 
-def flags_of(path):
-    """The flags that a script declares, those that every training script gets from common.py included."""
-    files = [path, ROOT / "common.py"] if path in TRAINING else [path]
-    return re.findall(r'add_argument\("--([a-z0-9-]+)"', "".join(file.read_text() for file in files))
+def test_common_is_a_shelf_of_small_functions():
+    nodes = list(ast.walk(tree("common")))
+    assert not [node.name for node in nodes if isinstance(node, ast.ClassDef)]
+    assert not [node.name for node in nodes if isinstance(node, ast.FunctionDef) and code_lines("common", node) > 30]
 
 
-@by_name
-def test_no_dead_flags(path):
-    """Every flag that a script declares is read somewhere."""
-    source = path.read_text() + (ROOT / "common.py").read_text()
-    for flag in flags_of(path):
-        assert re.search(rf"\bargs\.{flag.replace('-', '_')}\b", source), f"--{flag} is declared but never read"
+def test_the_two_steps_of_every_script_can_be_seen_at_once():
+    for name in TRAINING:
+        steps = {node.name: code_lines(name, node) for node in tree(name).body if isinstance(node, ast.FunctionDef)}
+        assert 5 <= steps["step_D"] <= 13 and 5 <= steps["step_G"] <= 13
 
 
-def test_flags_and_scripts_in_the_readme_exist():
-    for line in README.splitlines():
-        for script, rest in re.findall(r"python3? (\w+\.py)([^`\n#]*)", line):
-            assert (ROOT / script).exists(), script
-            assert set(re.findall(r"--([a-z][a-z0-9-]*)", rest)) <= {*flags_of(ROOT / script), "help"}, line
+# -------------------------------------------------------------------------------------------- scripts laid side by side
+def text_of(name, function):
+    """A function's lines, comments included, without its docstring."""
+    node = next(node for node in tree(name).body if isinstance(node, ast.FunctionDef) and node.name == function)
+    lines = SCRIPTS[name].read_text().splitlines()
+    first = node.body[0]
+    docstring = range(first.lineno, first.end_lineno + 1) if ast.get_docstring(node) is not None else ()
+    return [lines[i - 1] for i in range(node.lineno, node.end_lineno + 1) if i not in docstring]
 
 
-def test_pictures_in_the_readme_exist_and_are_small():
-    pictures = re.findall(r"docs/[\w./-]+\.(?:png|gif)", README)
-    assert pictures and all((ROOT / picture).exists() for picture in pictures)
-    assert sum(path.stat().st_size for path in (ROOT / "docs").iterdir()) < 3e6
+@pytest.mark.parametrize("step", ["step_D", "step_G"])
+def test_the_steps_of_blog_and_lab_are_the_same_but_for_the_mean_of_two_halves(step):
+    blog, lab = (text_of(name, step) for name in ("dcgan_mnist", "dcgan_celeba"))
+    assert [line.replace(" / 2", "") for line in blog] == lab
+    assert sum(" / 2" in line for line in blog) == (step == "step_D")
 
 
+@pytest.mark.parametrize("other, most", [("dcgan_mnist", 15), ("wgan_celeba", 30)])
+def test_the_diff_of_two_mains_is_a_lesson(other, most):
+    lines = list(difflib.unified_diff(text_of("dcgan_celeba", "main"), text_of(other, "main"), n=0))[2:]
+    for sign in "-+":
+        assert sum(line.startswith(sign) for line in lines) <= most
+
+
+# -------------------------------------------------------------------------------------------------------------- imports
+def imports(name, lazy=True):
+    """The project's modules that a file imports, those inside its functions included."""
+    nodes = ast.walk(tree(name)) if lazy else tree(name).body
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name.split(".")[0] for name in names if name} & LINES.keys()
+
+
+def test_imports_point_one_way():
+    """So that a script and common.py are enough; the toy images only where they are chosen."""
+    for name in TRAINING:
+        assert imports(name, lazy=False) == {"common"} and imports(name) == {"common", "toy_images"}
+    for name in TOOLS:  # which import the one script that a checkpoint names, when they have seen its name
+        assert "common" in imports(name, lazy=False) and not imports(name, lazy=False) & set(TRAINING)
+    assert imports("common") == imports("toy_images") == set()
+
+
+# ----------------------------------------------------------------------------------------------------- the test command
+@pytest.mark.parametrize("asked, chosen, hidden", [
+    ("", "not slow and not cuda", True), ("slow", "slow", True), ("not cuda", "not cuda", True),
+    ("cuda", "cuda", False), ("slow or cuda", "slow or cuda", False)])
+def test_GPUs_are_hidden_unless_they_are_asked_for(asked, chosen, hidden, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    config = SimpleNamespace(option=SimpleNamespace(markexpr=asked), addinivalue_line=lambda *line: None)
+    conftest.pytest_configure(config)
+    assert config.option.markexpr == chosen and os.environ["CUDA_VISIBLE_DEVICES"] == ("" if hidden else "0")
+
+
+# -------------------------------------------------------------------------------------------------------- the documents
 def test_ci_runs_the_readmes_test_command():
-    command = next(line for line in README.splitlines() if "pytest" in line and "pip install" in line)
+    lines = (ROOT / "README.md").read_text().splitlines()
+    command = next(line for line in lines if "pytest" in line and "pip install" in line)
     assert command.strip() in (ROOT / ".ci/run").read_text()
-
-
-@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
-def test_a_training_script_imports_only_common(path):
-    imported = {name.split(".")[0] for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))
-                for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module])}
-    assert not imported & {other.stem for other in SCRIPTS}
