@@ -39,7 +39,7 @@ def launch(main):
         words = ("out of memory", "can't allocate", "No space left", "StreamWriter")
         if not any(word in str(error) for word in words):
             raise
-        fail(f"memory or disk is full: {error}{launch.hint}", status=1)
+        fail(f"memory (try a smaller --batch-size) or disk is full: {error}{launch.hint}", status=1)
 
 
 launch.hint = ""  # how to go on after the last checkpoint: set by save_checkpoint
@@ -229,10 +229,13 @@ def save_grid(path, images, columns=None):
 
 
 def add_row(rows, **values):
-    """Add a row to those that wait for the end of the epoch. Its columns cannot come and go."""
+    """Add a row to those that wait for the end of the epoch. Its columns cannot come and go.
+
+    Tensors stay where they are, without their graphs, which would fill the memory.
+    """
     if rows and values.keys() != rows[0].keys():
         raise ValueError(f"this row has {list(values)}, the first one has {list(rows[0])}")
-    rows.append(values)
+    rows.append({k: v.detach() if torch.is_tensor(v) else v for k, v in values.items()})
 
 
 def append_rows(path, rows):
