@@ -36,7 +36,7 @@ def launch(main):
     except KeyboardInterrupt:
         fail(f"interrupted{launch.hint}", status=130)
     except (OSError, RuntimeError) as error:
-        words = ("out of memory", "can't allocate", "No space left", "StreamWriter")
+        words = ("out of memory", "can't allocate", "No space left", "inline_container")
         if not any(word in str(error) for word in words):
             raise
         fail(f"memory (try a smaller --batch-size) or disk is full: {error}{launch.hint}", status=1)
@@ -187,7 +187,8 @@ def load_faces(root, limit=None, size=64):
     with ThreadPool(min(4, os.cpu_count())) as pool:  # more would only queue for Python's lock
         work = pool.imap(lambda i: decode(archive, names[i], images[i].numpy()), range(len(names)),
                          chunksize=100)
-        whole = list(tqdm(work, "decoding", len(names), disable=None, leave=False))
+        bar = tqdm(work, "decoding", len(names), disable=None, leave=False)
+        whole = [bool(good) for good in bar]
     if not all(whole):
         broken = [os.path.basename(name) for name, good in zip(names, whole) if not good]
         (fail if len(broken) > len(names) / 100 else print)(

@@ -1,8 +1,5 @@
 """What the README and the pages in docs/ say: commands, flags, links, pictures, snippets and numbers that are there."""
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 from conftest import ROOT
@@ -71,8 +68,9 @@ def test_the_snippet_that_loads_a_generator_runs():
     small = ["--dataset", "toy", "--limit", "16", "--batch-size", "16", "--ngf", "4", "--ndf", "4", "--epochs", "1"]
     dcgan_celeba.main(small)
     snippet = next(block for block in re.findall(r"```python\n(.*?)```", README, flags=re.S) if "torch.load" in block)
-    code = snippet + "\nassert images.shape == (16, 3, 64, 64) and images.abs().max() <= 1\n"
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=300)
+    names = {}
+    exec(snippet, names)
+    assert names["images"].shape == (16, 3, 64, 64) and names["images"].abs().max() <= 1
 
 
 def test_a_claims_headline_numbers_stand_on_its_page():

@@ -142,9 +142,9 @@ def test_the_classifier_is_kept_beside_the_data_until_the_data_changes(capsys):
 
 
 def test_the_classifier_learns_the_kinds_of_toy_faces(monkeypatch, capsys):
-    faces = toy_images.faces(1400)
+    faces = toy_images.faces(1000)
     monkeypatch.setattr(toy_images, "faces", lambda: faces)
-    script.main([make_run("run", "lab vanilla", "toy"), "--n", "400"])
+    script.main([make_run("run", "lab vanilla", "toy"), "--n", "160"])
     text = capsys.readouterr().out
     assert float(text.partition("right on ")[2].partition("%")[0]) > 95
     with open("run/scores/scores.csv") as file:
