@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
 QUARTER = "--limit 10000 --ngf 16 --ndf 16"
-HALF = "--limit 10000 --ngf 32 --ndf 32 --epochs 20"
-TOY = "--dataset toy --ngf 16 --ndf 16 --epochs 20"
+HALF = "--limit 10000 --ngf 32 --ndf 32 --precision bf16 --epochs 20"
+TOY = "--dataset toy --ngf 16 --ndf 16 --precision bf16 --epochs 20"
 
 # run -> the command that makes it; --out is added
 RUNS = {
@@ -46,7 +46,7 @@ RUNS = {
     "lab-mnist-0.002": "dcgan_celeba.py --dataset mnist --lr 0.002",
     "lab-vanilla-full": "dcgan_celeba.py --generator vanilla --limit 10000 --precision bf16 --epochs 44",
     "lab-dcgan": f"dcgan_celeba.py --generator dcgan {HALF}",
-    "lab-vanilla": f"dcgan_celeba.py --generator vanilla {HALF}",
+    "lab-vanilla": f"dcgan_celeba.py --generator vanilla {HALF} --compare {{lab-dcgan}}",
     "wgan": f"wgan_celeba.py {QUARTER} --precision bf16",
     "wgan-clip-0.05": f"wgan_celeba.py {QUARTER} --precision bf16 --epochs 25 --clip 0.05",
     "wgan-25": f"wgan_celeba.py {QUARTER} --precision bf16 --epochs 25 --n-critic 25",
@@ -54,7 +54,7 @@ RUNS = {
     "minimax": f"wgan_celeba.py --loss minimax {QUARTER} --epochs 8",
     "minimax-nearest": f"wgan_celeba.py --loss minimax --upsample nearest {QUARTER} --epochs 8",
     "minimax-bilinear": f"wgan_celeba.py --loss minimax --upsample bilinear {QUARTER} --epochs 8",
-    "lsgan": f"wgan_celeba.py --loss lsgan {QUARTER} --epochs 14",
+    "lsgan": f"wgan_celeba.py --loss lsgan {QUARTER} --precision bf16 --epochs 14",
     "toy-vanilla": f"dcgan_celeba.py --generator vanilla --batch-size 64 {TOY}",
     "toy-dcgan": f"dcgan_celeba.py --generator dcgan --batch-size 64 {TOY}",
     "toy-minimax": f"wgan_celeba.py --loss minimax {TOY}",
@@ -108,6 +108,7 @@ def make(run):
             text = text.replace(old, new)
         (place / script).write_text(text)
     started = (out / "checkpoint.pt").exists()
+    flags = [str(folder(flag[1:-1])) if flag[0] == "{" else flag for flag in flags]  # another run's folder
     flags = ["--resume", str(out)] if started else [*flags, "--data", str(ROOT / "data"), "--out", str(out)]
     if subprocess.run([sys.executable, script, *flags], cwd=place).returncode:
         sys.exit(f"{run} was not made")
@@ -284,6 +285,7 @@ PICTURES = {
         (["lab-vanilla-full"], lambda: in_time("lab-vanilla-full", [5, 20, 44], 3, 4, 64), 256),
     "lab-dcgan-samples.png": (["lab-dcgan"], lambda: in_time("lab-dcgan", [1, 3, 5, 10, 20], 3, 4, 64), 256),
     "lab-vanilla-samples.png": (["lab-vanilla"], lambda: in_time("lab-vanilla", [1, 3, 5, 10, 20], 3, 4, 64), 256),
+    "lab-comparison.png": (["lab-dcgan", "lab-vanilla"], lambda: copy("lab-vanilla", "losses_comparison.png"), 64),
     "upsampling.png": ([], upsampling, 32),
     "upsampling-samples.png": (UPSAMPLINGS, lambda: upsamplings(UPSAMPLINGS), 256),
     "wgan-samples.png": (["wgan"], lambda: in_time("wgan", [1, 10, 25, 50], 3, 4, 64), 256),

@@ -98,6 +98,14 @@ def test_columns_cannot_come_and_go():
     assert [row["step"] for row in rows] == [1, 2]
 
 
+def test_rows_that_wait_keep_no_graph_alive():
+    """A loss logged without detach would keep its whole graph until the end of the epoch."""
+    rows, weight = [], torch.ones(2, requires_grad=True)
+    common.add_row(rows, step=1, loss_d=(2 * weight).sum())
+    assert rows[0]["loss_d"].grad_fn is None and rows[0]["loss_d"].item() == 4 and rows[0]["step"] == 1
+    common.append_rows("t.csv", rows)
+
+
 @pytest.mark.parametrize("tail", [b"", b"3,0.3", b"3,0.3\n4,0.4\n", b"\xff\xfe\x00 no text at all"])
 def test_keeping_rows_counts_them_and_reads_nothing_behind_them(tail):
     whole = b"step,loss_d\n1,0.1\n2,0.2\n"

@@ -306,7 +306,7 @@ def test_celeba_trains_on_pictures_and_compares_runs(drawn):
     assert Path("other/losses_comparison.png").exists()
 
 
-def test_the_size_of_the_pictures_is_written_where_no_block_is_for_it():
+def test_pictures_of_a_size_that_no_block_is_written_for_are_refused_by_name():
     for kind in (dcgan_celeba.VanillaGenerator, dcgan_celeba.Discriminator):
         with pytest.raises(ValueError, match="32 x 32"):
             kind(size=32)
