@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
 QUARTER = "--limit 10000 --ngf 16 --ndf 16"
-HALF = "--limit 10000 --ngf 32 --ndf 32 --precision bf16 --epochs 20"
-TOY = "--dataset toy --ngf 16 --ndf 16 --precision bf16 --epochs 20"
+HALF = "--limit 10000 --ngf 32 --ndf 32 --epochs 20"
+TOY = "--dataset toy --ngf 16 --ndf 16 --epochs 20"
 
 # run -> the command that makes it; --out is added
 RUNS = {
@@ -54,7 +54,7 @@ RUNS = {
     "minimax": f"wgan_celeba.py --loss minimax {QUARTER} --epochs 8",
     "minimax-nearest": f"wgan_celeba.py --loss minimax --upsample nearest {QUARTER} --epochs 8",
     "minimax-bilinear": f"wgan_celeba.py --loss minimax --upsample bilinear {QUARTER} --epochs 8",
-    "lsgan": f"wgan_celeba.py --loss lsgan {QUARTER} --precision bf16 --epochs 14",
+    "lsgan": f"wgan_celeba.py --loss lsgan {QUARTER} --epochs 14",
     "toy-vanilla": f"dcgan_celeba.py --generator vanilla --batch-size 64 {TOY}",
     "toy-dcgan": f"dcgan_celeba.py --generator dcgan --batch-size 64 {TOY}",
     "toy-minimax": f"wgan_celeba.py --loss minimax {TOY}",
