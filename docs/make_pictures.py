@@ -257,7 +257,7 @@ def upsamplings(runs):
         G, latent_dim = load_generator(folder(run) / "checkpoint.pt", torch.device("cpu"))
         z = torch.randn(1024, latent_dim, generator=torch.Generator().manual_seed(0))
         print(f"{run}: checkerboard {energy(images_of(G, z)) / real:.2f} of the reals'")
-    return below(*(last(run, 1, 10, 64) for run in runs))
+    return below(*(last(run, 1, 8, 64) for run in runs))
 
 
 WGANS = ["wgan", "wgan-clip-0.05", "wgan-adam", "wgan-25"]
@@ -289,7 +289,7 @@ PICTURES = {
     "upsampling.png": ([], upsampling, 32),
     "upsampling-samples.png": (UPSAMPLINGS, lambda: upsamplings(UPSAMPLINGS), 256),
     "wgan-samples.png": (["wgan"], lambda: in_time("wgan", [1, 10, 25, 50], 3, 4, 64), 256),
-    "wgan-variants.png": (WGANS, lambda: below(*(last(run, 1, 10, 64) for run in WGANS)), 256),
+    "wgan-variants.png": (WGANS, lambda: below(*(in_time(run, [25], 1, 8, 64) for run in WGANS)), 256),
     "wgan-losses.png": (["wgan"], lambda: copy("wgan", "losses.png"), 64),
     "minimax-over-wgan.png":
         (["minimax", "wgan"], lambda: below(last("minimax", 2, 8, 64), last("wgan", 2, 8, 64)), 256),
