@@ -146,10 +146,10 @@ def explore(run, flags, name):
 
 
 def walk(run):
-    """The latent and the screen walk between seeds 140 and 180."""
+    """The latent and the screen walk between seeds 140 and 180, each a strip."""
     strip = explore(run, "walk --seeds 140,180 --space all", "walk_140-180_all.png")
     row = (strip.height - 2) // 3  # latent, sphere, screen
-    return below(strip.crop((0, 0, strip.width, row + 2)), strip.crop((0, 2 * row, strip.width, strip.height)))
+    return [strip.crop((0, i * row, strip.width, (i + 1) * row + 2)) for i in (0, 2)]
 
 
 def play(run):
@@ -230,9 +230,8 @@ def fresh(run, seeds):
 
 def walks(first, second):
     """The assignment's figures 6 and 7: screen space, then latent space, the first model above the second."""
-    strips = [explore(run, "walk --seeds 140,180 --space all", "walk_140-180_all.png") for run in (first, second)]
-    row = (strips[0].height - 2) // 3  # latent, sphere, screen
-    return below(*(strip.crop((0, i * row, strip.width, (i + 1) * row + 2)) for i in (2, 0) for strip in strips))
+    latent, screen = zip(walk(first), walk(second))
+    return below(*screen, *latent)
 
 
 def last(run, rows, columns, size):
@@ -294,9 +293,9 @@ PICTURES = {
     "minimax-over-wgan.png":
         (["minimax", "wgan"], lambda: below(last("minimax", 2, 8, 64), last("wgan", 2, 8, 64)), 256),
     "lsgan-samples.png": (["lsgan"], lambda: last("lsgan", 2, 8, 64), 256),
-    "walk-digits.png": (["blog-dcgan"], lambda: walk("blog-dcgan"), 24),
+    "walk-digits.png": (["blog-dcgan"], lambda: below(*walk("blog-dcgan")), 24),
     "walks.png": (["minimax", "wgan"], lambda: walks("minimax", "wgan"), 256),
-    "walk-faces.png": (["lab-vanilla-full"], lambda: walk("lab-vanilla-full"), 256),
+    "walk-faces.png": (["lab-vanilla-full"], lambda: below(*walk("lab-vanilla-full")), 256),
     "play-faces.png": (["lab-vanilla-full"], lambda: play("lab-vanilla-full"), 256),
     "play-models.png": (["minimax", "wgan"], lambda: below(play("minimax"), play("wgan")), 256),
     "scores.png":

@@ -1,4 +1,4 @@
-"""The promises of the house: small files, scripts to lay side by side, imports that point one way, a test command."""
+"""The promises of the house: small files, scripts to lay side by side, imports that point one way."""
 import ast
 import difflib
 import functools
@@ -118,10 +118,3 @@ def test_GPUs_are_hidden_unless_they_are_asked_for(asked, chosen, hidden, monkey
     config = SimpleNamespace(option=SimpleNamespace(markexpr=asked), addinivalue_line=lambda *line: None)
     conftest.pytest_configure(config)
     assert config.option.markexpr == chosen and os.environ["CUDA_VISIBLE_DEVICES"] == ("" if hidden else "0")
-
-
-# -------------------------------------------------------------------------------------------------------- the documents
-def test_ci_runs_the_readmes_test_command():
-    lines = (ROOT / "README.md").read_text().splitlines()
-    command = next(line for line in lines if "pytest" in line and "pip install" in line)
-    assert command.strip() in (ROOT / ".ci/run").read_text()
