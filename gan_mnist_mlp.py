@@ -4,8 +4,8 @@ Source    "GAN-PyTorch", vhakopian's report on Goodfellow et al. 2014 (arXiv:140
           perceptrons, plain SGD
 Run       python gan_mnist_mlp.py                      the report's recipe; downloads MNIST (11 MB)
           python gan_mnist_mlp.py --dataset toy        zeros drawn by code, nothing to download
-          python gan_mnist_mlp.py --lr-d 0.0005 --epochs 100    a slow D: it cycles and never stops
-          python gan_mnist_mlp.py --g-loss saturating --epochs 20        the loss that papers print
+          python gan_mnist_mlp.py --lr-d 0.0005 --epochs 100    a slow D: it cycles to the end
+          python gan_mnist_mlp.py --g-loss saturating --epochs 20          the minimax formula
 Look at   modes.png (which way to write a zero G draws, over time), samples/, training.gif
 Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): the probability
           that x is real, as in the papers; in the code D returns its logits (B,), for the losses'
@@ -27,10 +27,10 @@ def parse_args(argv):
                                     epochs=250, batch_size=16, seed=0)
     add = parser.add_argument
     add("--digit", default="0", choices=[*"0123456789", "all"], help="the class (the report: 0)")
-    add("--lr-g", type=float, default=0.001, help="SGD rate of G (the report's code)")
-    add("--lr-d", type=float, default=0.05, help="SGD rate of D (the report's code): 50 times G's")
+    add("--lr-g", type=float, default=0.001, help="SGD rate of G (the report)")
+    add("--lr-d", type=float, default=0.05, help="SGD rate of D (the report): 50 times G's")
     add("--g-loss", default="nonsaturating", choices=["nonsaturating", "saturating"],
-        help="what the report's code minimises, or what the report prints")
+        help="-log D(G(z)), as the report trains, or log(1 - D(G(z))), its formula")
     return common.parse(parser, argv)
 
 
@@ -262,7 +262,7 @@ class Observer:
         spread: mean distance between two samples over that between two reals: 1 is as varied as
         the reals, 0 one picture. distance: to the nearest mode, over that of the reals: 1 is as
         near as they are. modes_covered: those with at least a fifth of their share of the reals.
-        std: the report's own number, the mean over the pixels of their standard deviation.
+        std: what the report's code prints, the mean over the pixels of their standard deviation.
         """
         shares, distance = assign_modes(fake, self.centres)
         return {"spread": mean_distance(fake) / self.real_spread,

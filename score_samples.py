@@ -33,7 +33,7 @@ def parse_args(argv):
     add = parser.add_argument
     add("checkpoints", nargs="+", metavar="CHECKPOINT", help="of runs on the same dataset")
     add("--data", default="data", metavar="DIR", help="folder of the datasets, as in training")
-    add("--n", type=int, default=4096, help="samples of each (the assignment: 4,096)")
+    add("--n", type=int, default=4096, help="samples of each (the assignment's repository: 4,096)")
     add("--seed", type=int, default=0, help="of the samples, the choice of reals, the splits")
     add("--weights", metavar="FILE",
         help=f"CelebA: {INCEPTION_WEIGHTS}; None: torch.hub's cache, or a download")

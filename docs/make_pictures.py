@@ -1,4 +1,4 @@
-"""Make the pictures of the pages, and the runs behind them and behind the tables.
+"""Make the pictures of the pages, and the runs behind them and behind most tables.
 
     python docs/make_pictures.py                      all pictures; a day on a laptop
     python docs/make_pictures.py zeros                those whose name begins so, and their runs
