@@ -137,8 +137,8 @@ def load_mnist(root, dataset, test=False):
 
 
 def find_pictures(root):
-    """The pictures below root/celeba, or below root: at any depth, or in an img_align_celeba.zip;
-    root may be a zip itself. Returns the folder, the sorted names, and the open ZipFile or None."""
+    """The pictures below root/celeba, or below root: at any depth, or in a zip there; root may
+    be a zip itself. Returns the folder, the sorted names, and the open ZipFile or None."""
     def pictures(names):  # but not what a Mac leaves behind: __MACOSX/..., ._000001.jpg
         return sorted(name for name in names if datasets.folder.is_image_file(name)
                       and "__MACOSX" not in name and not os.path.basename(name).startswith("."))
@@ -147,7 +147,7 @@ def find_pictures(root):
     walk = os.walk(folder, followlinks=True)
     if names := pictures(os.path.join(parent, name) for parent, _, names in walk for name in names):
         return folder, names, None
-    for path in [folder] if folder.is_file() else folder.rglob("img_align_celeba.zip"):
+    for path in [folder] if folder.is_file() else sorted(folder.rglob("*.zip")):
         if not zipfile.is_zipfile(path):
             fail(f"{path} is no complete zip archive: cut short, or a web page saved in its place")
         archive = zipfile.ZipFile(path)
@@ -251,7 +251,7 @@ def append_rows(path, rows):
         header = "" if file.tell() else ",".join(rows[0])
         numpy.savetxt(file, table, "%.8g", ",", header=header, comments="")
     for row in table[~numpy.isfinite(table).all(axis=1)]:
-        fail(f"step {row[0]:.0f}: not all numbers are finite in {path}{launch.hint}", status=1)
+        fail(f"step {row[0]:.0f}: not finite in {path} (checkpoint.pt is): try a smaller rate", 1)
     means = {name: mean for name, mean in zip(rows[0], table.mean(axis=0)) if "step" not in name}
     return ", ".join(f"{name} {mean:.4g}" for name, mean in means.items() if name != "epoch")
 

@@ -2,9 +2,9 @@
 
 Source    "TME #8: Generative Adversarial Networks", a lab report on the DCGAN of Radford et al.,
           2015, arXiv:1511.06434
-Run       python dcgan_celeba.py                          the DCGAN's; put CelebA into data/celeba
-          python dcgan_celeba.py --generator vanilla      the vanilla one: half of the arithmetic
-          python dcgan_celeba.py --compare runs/dcgan_celeba        its losses over an earlier run's
+Run       python dcgan_celeba.py                  the DCGAN's, hours on a CPU; CelebA in data/celeba
+          python dcgan_celeba.py --generator vanilla        the vanilla one, half of the arithmetic
+          python dcgan_celeba.py --generator vanilla --compare runs/dcgan_celeba    both losses
           python dcgan_celeba.py --dataset toy            faces drawn by code, nothing to download
           python dcgan_celeba.py --dataset mnist          the lab's 28 x 28 nets: one block less
           python dcgan_celeba.py --data ~/pictures --ngf 16 --ndf 16        yours, on a slow laptop
@@ -56,8 +56,8 @@ def load_images(args):
 
 # ---------------------------------------------------------------------------------- the two players
 def up(channels_in, channels_out, kernel_size, stride, padding):
-    """A block of G: size -> stride * (size - 1) + kernel_size - 2 * padding. BatchNorm's shift is
-    its bias."""
+    """A block of G: size -> stride * (size - 1) + kernel_size - 2 * padding. No bias:
+    BatchNorm's shift does its work."""
     return nn.Sequential(
         nn.ConvTranspose2d(channels_in, channels_out, kernel_size, stride, padding, bias=False),
         nn.BatchNorm2d(channels_out), nn.ReLU())
@@ -73,7 +73,7 @@ def down(channels_in, channels_out, kernel_size, stride, padding):
 class VanillaGenerator(nn.Module):
     """z (B, latent_dim) -> images in [-1, 1]: (B, 3, 64, 64), or with size=28 (B, 1, 28, 28)."""
 
-    def __init__(self, latent_dim=100, ngf=64, size=64):  # the comments give the shapes at ngf=64
+    def __init__(self, latent_dim=100, ngf=64, size=64):  # comments: one image's shapes, ngf=64
         super().__init__()
         if size == 64:
             blocks = [
@@ -84,7 +84,7 @@ class VanillaGenerator(nn.Module):
                 up(2 * ngf, ngf, 4, stride=2, padding=1),  # (128, 16, 16) -> (64, 32, 32)
                 nn.ConvTranspose2d(ngf, 3, 4, stride=2, padding=1, bias=False),  # -> (3, 64, 64)
             ]
-        elif size == 28:  # MNIST: one block less, and a padding of 2 that makes 14 of 8
+        elif size == 28:  # MNIST: one block less, and a padding of 2 that turns 8 into 14
             blocks = [
                 nn.Unflatten(1, (latent_dim, 1, 1)),  # (100,) -> (100, 1, 1)
                 up(latent_dim, 4 * ngf, 4, stride=1, padding=0),  # (100, 1, 1) -> (256, 4, 4)
@@ -126,7 +126,7 @@ class DCGANGenerator(nn.Module):
 class Discriminator(nn.Module):
     """Images (B, 3, 64, 64), or with size=28 (B, 1, 28, 28), in [-1, 1] -> logits (B,).
 
-    No BatchNorm at first and last. No sigmoid: on logits the loss cannot overflow.
+    No BatchNorm on the first and last layer. No sigmoid: on logits the loss cannot overflow.
     """
 
     def __init__(self, ndf=64, size=64):
@@ -229,6 +229,7 @@ def main(argv=None):
     for net in (G, D):
         net.apply(init_weights)
         common.place(net, device, args.precision)
+    # fused: the same update, computed faster
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True)
                     for net in (G, D))
     parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}

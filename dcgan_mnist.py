@@ -2,8 +2,8 @@
 
 Source    "Generative Adversarial Networks", Gregor Cerar's blog post (2023): the GAN of Goodfellow
           et al. 2014 (arXiv:1406.2661) and the DCGAN of Radford et al. 2015 (arXiv:1511.06434)
-Run       python dcgan_mnist.py                       the DCGAN, 100 epochs; downloads MNIST (11 MB)
-          python dcgan_mnist.py --model mlp           the MLP GAN
+Run       python dcgan_mnist.py --epochs 16           the DCGAN; downloads MNIST (11 MB)
+          python dcgan_mnist.py --model mlp           the MLP GAN, the post's 100 epochs: an hour
           python dcgan_mnist.py --dataset toy         zeros drawn by code, nothing to download
 Look at   training.gif (16 x 16 samples, the same noise in every epoch), samples/, losses.png
 Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): the probability
@@ -45,12 +45,12 @@ def load_images(args):
 class MLPGenerator(nn.Module):
     """z (B, latent_dim) -> images (B, 1, 28, 28) in [-1, 1]."""
 
-    def __init__(self, latent_dim=100, ngf=256):  # the comments give the shapes at ngf=256
+    def __init__(self, latent_dim=100, ngf=256):  # comments: one image's shapes, ngf=256
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(latent_dim, ngf), nn.LeakyReLU(0.2),  # (100,) -> (256,)
             nn.Linear(ngf, 2 * ngf), nn.LeakyReLU(0.2),  # (256,) -> (512,)
-            nn.Linear(2 * ngf, 4 * ngf), nn.LeakyReLU(0.2),  # (512,) -> (1024,) (its code: 512)
+            nn.Linear(2 * ngf, 4 * ngf), nn.LeakyReLU(0.2),  # (512,) -> (1024,) (post's typo: 512)
             nn.Linear(4 * ngf, 28 * 28), nn.Tanh(),  # (1024,) -> (784,)
             nn.Unflatten(1, (1, 28, 28)),  # (784,) -> (1, 28, 28)
         )
@@ -79,8 +79,8 @@ class MLPDiscriminator(nn.Module):
 
 # -------------------------------------------------------------------------- the DCGAN's two players
 def up(channels_in, channels_out, kernel_size, stride, padding):
-    """A block of G: size -> stride * (size - 1) + kernel_size - 2 * padding. BatchNorm's shift is
-    its bias."""
+    """A block of G: size -> stride * (size - 1) + kernel_size - 2 * padding. No bias:
+    BatchNorm's shift does its work."""
     return nn.Sequential(
         nn.ConvTranspose2d(channels_in, channels_out, kernel_size, stride, padding, bias=False),
         nn.BatchNorm2d(channels_out), nn.ReLU())
@@ -96,7 +96,7 @@ def down(channels_in, channels_out, kernel_size, stride, padding):
 class DCGANGenerator(nn.Module):
     """z (B, latent_dim) -> images (B, 1, 28, 28) in [-1, 1]."""
 
-    def __init__(self, latent_dim=128, ngf=32):  # the comments give the shapes at ngf=32
+    def __init__(self, latent_dim=128, ngf=32):  # comments: one image's shapes, ngf=32
         super().__init__()
         self.layers = nn.Sequential(
             nn.Unflatten(1, (latent_dim, 1, 1)),  # (128,) -> (128, 1, 1)
@@ -180,7 +180,7 @@ def save_samples(path, G, fixed_z):
 
 
 READING_KEY = """How to read the losses: loss_d is the mean of its halves on reals and on fakes.
-  loss_d 0.693 = log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals: the equilibrium
+  loss_d 0.693 = log 2, d_real = d_fake = 1/2    D cannot tell: equilibrium, or nothing learned yet
   loss_d near 0, loss_g growing                  D is always right, and G learns little
   both wandering in between                      a healthy game; look at the samples"""
 
@@ -201,6 +201,7 @@ def main(argv=None):
     for net in (G, D):
         net.apply(init_weights)
         common.place(net, device, args.precision)
+    # fused: the same update, computed faster
     opt_G, opt_D = (torch.optim.AdamW(net.parameters(), args.lr, betas=(0.5, 0.999),
                                       weight_decay=1e-5, fused=True) for net in (G, D))
     parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}

@@ -91,7 +91,7 @@ def load_generator(path, device, file=None):
         script = Path(file).stem
     elif name not in GENERATORS.get(script, []):
         common.fail(f"{path} holds the {name} of {script}.py, which is not a generator of these "
-                    f"scripts: name the file that made it, --script {script}.py")
+                    f"scripts. To explore it: explore_latent.py --script {script}.py {path} ...")
     try:
         G = getattr(importlib.import_module(script), str(name))(**keywords)
         G.load_state_dict(saved["G"])
@@ -162,8 +162,8 @@ def play(G, latent_dim, args):
 def slerp(a, b, t):
     """From a to b (latent_dim,) along an arc, t in [0, 1] as (N, 1). Returns (N, latent_dim).
 
-    N(0, 1) in many dimensions lies near a sphere of radius sqrt(latent_dim): the middle of a
-    straight line is too short by about sqrt(2), where G was hardly ever trained; an arc is not.
+    N(0, 1) in many dimensions lies near a sphere of radius sqrt(latent_dim). The middle of a
+    straight line is too short, by a factor of about sqrt(2), and G was hardly ever trained there.
     """
     angle = torch.acos(torch.nn.functional.cosine_similarity(a, b, dim=0).clamp(-1, 1))
     if angle.sin() < 1e-4:  # parallel: there is no arc, or no single one

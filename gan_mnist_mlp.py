@@ -53,13 +53,13 @@ def load_images(args):
 class Generator(nn.Module):
     """z (B, latent_dim) -> images (B, 1, 28, 28) in [-1, 1]."""
 
-    def __init__(self, latent_dim=64, hidden=(128, 512)):
+    def __init__(self, latent_dim=64, hidden=(128, 512)):  # comments: one image's shapes
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(latent_dim, hidden[0]), nn.LeakyReLU(0.01),
-            nn.Linear(hidden[0], hidden[1]), nn.LeakyReLU(0.01),
-            nn.Linear(hidden[1], 28 * 28), nn.Tanh(),
-            nn.Unflatten(1, (1, 28, 28)),
+            nn.Linear(latent_dim, hidden[0]), nn.LeakyReLU(0.01),  # (64,) -> (128,)
+            nn.Linear(hidden[0], hidden[1]), nn.LeakyReLU(0.01),  # (128,) -> (512,)
+            nn.Linear(hidden[1], 28 * 28), nn.Tanh(),  # (512,) -> (784,)
+            nn.Unflatten(1, (1, 28, 28)),  # (784,) -> (1, 28, 28)
         )
 
     def forward(self, z):
@@ -73,9 +73,9 @@ class Discriminator(nn.Module):
     def __init__(self, hidden=256):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(28 * 28, hidden), nn.LeakyReLU(0.01),
-            nn.Linear(hidden, 1), nn.Flatten(0),
+            nn.Flatten(),  # (1, 28, 28) -> (784,)
+            nn.Linear(28 * 28, hidden), nn.LeakyReLU(0.01),  # (784,) -> (256,)
+            nn.Linear(hidden, 1), nn.Flatten(0),  # (256,) -> ()
         )
 
     def forward(self, x):
@@ -89,7 +89,7 @@ def step_D(D, opt_D, real, fake):
     real, fake: (B, 1, 28, 28) in [-1, 1]; fake without the graph that leads back to G. Returns the
     loss and D's mean probability on the reals and on the fakes, as tensors.
     """
-    logits = D(torch.cat([real, fake]))  # one batch, as in the report; with BatchNorm: two
+    logits = D(torch.cat([real, fake]))  # one batch, as in the report; a D with BatchNorm needs two
     labels = torch.ones_like(logits)
     labels[len(real):] = 0
     loss_D = F.binary_cross_entropy_with_logits(logits, labels)

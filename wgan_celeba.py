@@ -90,7 +90,7 @@ def down(channels_in, channels_out, kernel_size, stride, padding):
 class Generator(nn.Module):
     """z (B, latent_dim) -> images (B, 3, 64, 64) in [-1, 1]."""
 
-    def __init__(self, latent_dim=100, ngf=64, upsample="deconv"):  # shapes are at ngf=64
+    def __init__(self, latent_dim=100, ngf=64, upsample="deconv"):  # one image's shapes
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(latent_dim, 8 * ngf * 4 * 4, bias=False),  # (100,) -> (8192,)
@@ -242,6 +242,7 @@ def main(argv=None):
     if args.loss == "wgan":  # no momentum: the critic's task keeps changing (WGAN paper, section 4)
         opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), args.lr) for net in (G, D))
     else:
+        # fused: the same update, computed faster
         opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True)
                         for net in (G, D))
     parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
