@@ -36,7 +36,7 @@ def launch(main):
     except KeyboardInterrupt:
         fail(f"interrupted{launch.hint}", status=130)
     except (OSError, RuntimeError) as error:
-        words = ("out of memory", "can't allocate", "No space left", "inline_container")
+        words = ("out of memory", "to allocate", "ALLOC_FAILED", "No space", "inline_container")
         if not any(word in str(error) for word in words):
             raise
         fail(f"memory (try a smaller --batch-size) or disk is full: {error}{launch.hint}", status=1)
@@ -75,17 +75,20 @@ def parse(parser, argv):
     """Parse a training script's flags. Returns (args, saved); saved: the checkpoint of a --resume.
 
     With --resume a flag that was not typed takes the run's value. A typed one may differ only where
-    that does not change the experiment: --epochs, --device, --data.
+    that does not change the experiment: --epochs, --data, --device (but to or from mps).
     """
     args, saved, script = parser.parse_args(argv), None, Path(parser.prog).stem
-    if args.resume:
+    if args.resume is not None:
         saved = load_checkpoint(Path(args.resume, "checkpoint.pt"))
         if saved["script"] != script or "fixed_z" not in saved:
             fail(f"{args.resume} holds a run of {saved['script']}.py, or of an older version of it")
         parser.set_defaults(**saved["args"])
         args = parser.parse_args(argv)
+        launch.hint = f"; --resume {args.resume} goes on with epoch {saved['epoch'] + 1}"
         for name, value in saved["args"].items():
-            if getattr(args, name) != value and name not in ("epochs", "device", "data"):
+            # on MPS the weights lie otherwise in memory (see `place`), and so do Adam's moments
+            may = "epochs data" if "mps" in (value, args.device) else "epochs data device"
+            if getattr(args, name) != value and name not in may.split():
                 fail(f"--{name.replace('_', '-')} {getattr(args, name)}: that run has {value}")
     elif args.out and Path(args.out, "config.json").exists():
         fail(f"--out {args.out} holds a run: choose another folder, or --resume {args.out}")
@@ -148,9 +151,10 @@ def find_pictures(root):
     if names := pictures(os.path.join(parent, name) for parent, _, names in walk for name in names):
         return folder, names, None
     for path in [folder] if folder.is_file() else sorted(folder.rglob("*.zip")):
-        if not zipfile.is_zipfile(path):
+        try:
+            archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile:
             fail(f"{path} is no complete zip archive: cut short, or a web page saved in its place")
-        archive = zipfile.ZipFile(path)
         if names := pictures(archive.namelist()):
             return path.parent, names, archive
     fail(f"no pictures in {folder}. CelebA is img_align_celeba.zip (202,599 JPEGs, 1.4 GB) from "
@@ -180,15 +184,13 @@ def load_faces(root, limit=None, size=64):
     fingerprint = [len(names), sum(stat.st_size for stat in stats), max(s.st_mtime for s in stats)]
     cache, names = folder / f"faces{size}.pt", names[:limit]
     with contextlib.suppress(Exception):  # not kept yet, or not whole: decode
-        kept = torch.load(cache, weights_only=True, mmap=True)
-        if kept["fingerprint"] == fingerprint:
+        if (kept := torch.load(cache, weights_only=True, mmap=True))["fingerprint"] == fingerprint:
             return kept["images"][:limit]
+        del kept  # Windows cannot replace a file that is mapped
     images = torch.empty(len(names), 3, size, size, dtype=torch.uint8)
     with ThreadPool(min(4, os.cpu_count())) as pool:  # more would only queue for Python's lock
-        work = pool.imap(lambda i: decode(archive, names[i], images[i].numpy()), range(len(names)),
-                         chunksize=100)
-        bar = tqdm(work, "decoding", len(names), disable=None, leave=False)
-        whole = [bool(good) for good in bar]
+        work = pool.imap(lambda pair: decode(archive, *pair), zip(names, images.numpy()), 100)
+        whole = list(map(bool, tqdm(work, "decoding", len(names), disable=None, leave=False)))
     if not all(whole):
         broken = [os.path.basename(name) for name, good in zip(names, whole) if not good]
         (fail if len(broken) > len(names) / 100 else print)(
@@ -245,8 +247,8 @@ def append_rows(path, rows):
     A number that is not finite ends the run: the last checkpoint is the last good one.
     """
     columns = [[row[name] for row in rows] for name in rows[0]]
-    table = numpy.array([torch.stack(column).tolist() if torch.is_tensor(column[0]) else column
-                         for column in columns]).T
+    table = numpy.array([torch.stack(column).tolist() if all(map(torch.is_tensor, column))
+                         else list(map(float, column)) for column in columns]).T
     with open(path, "a") as file:
         header = "" if file.tell() else ",".join(rows[0])
         numpy.savetxt(file, table, "%.8g", ",", header=header, comments="")
@@ -257,11 +259,11 @@ def append_rows(path, rows):
 
 
 def keep_rows(path, count):
-    """Cut a CSV file down to its first rows. They are counted, not read: the last may be torn."""
-    Path(path).touch()
-    with open(path, "rb") as file:
-        size = sum(len(line) for line in itertools.islice(file, count + 1))
-    os.truncate(path, size)
+    """Cut a CSV file down to its header and first rows, or to nothing when count is 0. The rows are
+    counted, not read: the last may be torn."""
+    with open(path, "a+b") as file:
+        file.seek(0)
+        file.truncate(sum(map(len, itertools.islice(file, count + 1 if count else 0))))
 
 
 def read_csv(path):
@@ -334,9 +336,10 @@ def save_checkpoint(out, args, parts, **others):
 
 
 def save_whole(path, content):
-    """torch.save to another name, then move it to `path`: a crash leaves the old file intact."""
-    torch.save(content, f"{path}.tmp")
-    os.replace(f"{path}.tmp", path)
+    """torch.save to a name that no other process uses, then move it to `path`: a crash leaves the
+    old file intact."""
+    torch.save(content, temporary := f"{path}.{os.getpid()}.tmp")
+    os.replace(temporary, path)
 
 
 def load_checkpoint(path):

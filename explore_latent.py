@@ -58,7 +58,7 @@ def parse_args(argv):
     args.seeds = parse_seeds(args.seeds)
     if args.command == "walk" and (len(args.seeds) < 2 or args.frames < 2):
         common.fail("a walk needs at least two seeds and two frames")
-    if args.command == "play" and not 0 < args.value < math.inf:
+    if args.command == "play" and not 0 < args.value < 1e6:
         common.fail(f"--value {args.value} is out of range")
     return args
 
@@ -68,8 +68,8 @@ def parse_seeds(text):
     seeds = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        whole = first.isdecimal() and (last.isdecimal() or not dash)
-        numbers = range(int(first), int(last or first) + 1) if whole else []
+        whole = first.isdecimal() and (last.isdecimal() or not dash) and len(part) < 30
+        numbers = range(int(first), min(int(last or first), 2**32) + 1) if whole else []
         if not 0 < len(numbers) <= 100_000 or numbers[-1] >= 2**32:
             common.fail(f"--seeds {text}: write whole numbers and ranges of them, such as 0-3,8")
         seeds += numbers
@@ -85,8 +85,8 @@ def load_generator(path, device, file=None):
     keywords = dict(saved["generator"])
     name, script = keywords.pop("class", None), saved["script"]
     if file:
-        if not Path(file).is_file():
-            common.fail(f"--script {file}: no such file")
+        if not Path(file).is_file() or Path(file).suffix != ".py":
+            common.fail(f"--script {file}: no such Python file")
         sys.path.insert(0, str(Path(file).resolve().parent))
         script = Path(file).stem
     elif name not in GENERATORS.get(script, []):

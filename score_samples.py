@@ -42,7 +42,7 @@ def parse_args(argv):
     args = parser.parse_args(argv)
     if args.n < 10 * SPLITS:
         common.fail(f"--n {args.n}: at least {10 * SPLITS}, for {SPLITS} splits")
-    if args.seed < 0:
+    if not 0 <= args.seed < 2**32:
         common.fail(f"--seed {args.seed} is out of range")
     return args
 
@@ -251,7 +251,8 @@ def main(argv=None):
         G, latent_dim = load_generator(path, device)
         z = torch.randn(args.n, latent_dim, generator=torch.Generator().manual_seed(args.seed))
         name = Path(path).resolve().parent.name
-        samples[f"{name}-{len(samples) + 1}" if name in samples else name] = images_of(G, z)
+        name += f"-{len(samples) + 1}" * (name in {"real", *samples})
+        samples[name] = images_of(G, z)
     out = Path(args.out or Path(args.checkpoints[0]).parent / "scores")
     reals, labels = load_reals(dataset, args.data)
     common.make_folder(out)  # before the long work
@@ -265,7 +266,7 @@ def main(argv=None):
     p, real_features = judge(net, reference)
     p_real, rows = p.mean(dim=0), []
     one = next(iter(samples.values()))[:1].expand(args.n, -1, -1, -1)
-    print(f"{'':24}{'Inception score':>18}{'Mode score':>18}{'Frechet distance¹':>20}  classes")
+    print(f"{'':24}{'Inception score':>18}{'Mode score':>18}{'Frechet distance*':>20}  classes")
     everything = {"real": reals[shuffled[:count]], **samples, "one sample repeated": one}
     for name, images in everything.items():
         row = {"name": name, **score(*judge(net, images), p_real, real_features)}
@@ -273,7 +274,7 @@ def main(argv=None):
               f"{row['mode_score']:13.2f} ± {row['mode_std']:.2f}{row['frechet_distance']:20.2f}"
               f"{row['classes']:7} / {int((p_real > 1e-3).sum())}")
         rows.append(row)
-    print("¹ on the features of this classifier: not the published FID")
+    print("* on the features of this classifier: not the published FID")
     with open(out / "scores.csv", "w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()

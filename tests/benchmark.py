@@ -230,6 +230,8 @@ def time_script(script, flags, steps):
     def clocked(*args):
         for i, batch in enumerate(itertools.cycle(shuffled_batches(*args))):
             if i in (WARMUP, WARMUP + steps):
+                if CUDA and not times:  # without what cuDNN took while it searched
+                    torch.cuda.reset_peak_memory_stats()
                 times.append(now())
             if len(times) == 2:
                 raise Enough
@@ -290,7 +292,8 @@ def print_overhead(names):
         flags = [*flags_of(name), "--epochs", "1", "--limit", str(2 * batch_size)]
         code = (f"import sys, common, {script.__name__} as script\n"
                 f"common.add_row = lambda *_, **numbers: sys.exit()\nscript.main({flags})")
-        environment = {**os.environ, "PYTHONPATH": str(Path(script.__file__).parent)}
+        places = [str(Path(script.__file__).parent), *map(os.path.abspath, sys.path[1:])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
         watched = [(script, "save_samples"), (common, "append_rows"), (common, "save_checkpoint"),
                    (common, "draw_run")]
         spent = {}

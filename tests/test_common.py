@@ -98,6 +98,30 @@ def test_columns_cannot_come_and_go():
     assert [row["step"] for row in rows] == [1, 2]
 
 
+def test_a_column_may_hold_numbers_and_tensors():
+    """As when a penalty is computed every second step only."""
+    for first, second in [(torch.tensor(3.0), 0.0), (0, torch.tensor([3.0])[0])]:
+        rows = []
+        common.add_row(rows, step=1, loss_penalty=first)
+        common.add_row(rows, step=2, loss_penalty=second)
+        assert common.append_rows("mixed.csv", rows) == "loss_penalty 1.5"
+
+
+def test_two_processes_that_save_the_same_file_do_not_meet(monkeypatch):
+    save = torch.save
+
+    def while_another_saves(content, path):
+        save(content, path)
+        if content == "mine":
+            monkeypatch.setattr(os, "getpid", lambda: 1)
+            common.save_whole("kept.pt", "theirs")
+            assert torch.load("kept.pt") == "theirs"
+
+    monkeypatch.setattr(torch, "save", while_another_saves)
+    common.save_whole("kept.pt", "mine")
+    assert torch.load("kept.pt") == "mine" and [path.name for path in Path().iterdir()] == ["kept.pt"]
+
+
 def test_rows_that_wait_keep_no_graph_alive():
     """A loss logged without detach would keep its whole graph until the end of the epoch."""
     rows, weight = [], torch.ones(2, requires_grad=True)
@@ -114,6 +138,9 @@ def test_keeping_rows_counts_them_and_reads_nothing_behind_them(tail):
     assert Path("t.csv").read_bytes() == whole
     common.keep_rows("t.csv", 1)
     assert Path("t.csv").read_bytes() == b"step,loss_d\n1,0.1\n"
+    Path("t.csv").write_bytes(whole[:4])
+    common.keep_rows("t.csv", 0)
+    assert Path("t.csv").read_bytes() == b"", "not a torn header either"
     common.keep_rows("none.csv", 0)
     assert Path("none.csv").read_bytes() == b"", "a run that was stopped in its first epoch has no table yet"
 
@@ -296,7 +323,8 @@ JUNK = b"999,9,0.123,0.4"  # a line that a kill has torn
 
 @each_script
 def test_a_stopped_and_resumed_run_equals_one_never_stopped(script, straight):
-    script.main([*SCRIPTS[script], "--epochs", "1", "--out", "run"])
+    first = "2" if script is gan_mnist_mlp else "1"  # its modes.csv has no row after the first epoch
+    script.main([*SCRIPTS[script], "--epochs", first, "--out", "run"])
     if script is wgan_celeba:
         assert checkpoint("run")["d_steps"] == 16, "in the middle of a round"
     for path in Path("run").glob("*.csv"):
@@ -344,6 +372,8 @@ def test_ctrl_c_before_the_first_step_ends_with_130(script, stops, monkeypatch):
     monkeypatch.setattr(common, "shuffled_batches", interrupt)
     line = stops(launched(script), [*SCRIPTS[script], "--out", "run"], status=130)
     assert "--resume run goes on with epoch 1" in line and checkpoint("run")["epoch"] == 0
+    common.launch.hint = ""  # as in a new process
+    assert "--resume run goes on with epoch 1" in stops(launched(script), ["--resume", "run"], status=130)
 
 
 def test_resume_takes_the_runs_flags_and_refuses_others_by_name(stops, straight):
@@ -357,6 +387,7 @@ def test_resume_takes_the_runs_flags_and_refuses_others_by_name(stops, straight)
         assert f"{flag} {value}" in stops(gan_mnist_mlp.main, ["--resume", "run", flag, value])
     assert "--out" in stops(gan_mnist_mlp.main, ["--resume", "run", "--out", "other"])
     assert "--resume" in stops(gan_mnist_mlp.main, ["--resume"])
+    assert "checkpoint.pt" in stops(gan_mnist_mlp.main, ["--resume", ""])  # an unset variable of the shell
     assert Path("run/checkpoint.pt").read_bytes() == before and not Path("run/config.json").exists()
     gan_mnist_mlp.main("--resume run --epochs 2 --data elsewhere --device cpu --lr-g 0.002".split())
     config = json.loads(Path("run/config.json").read_text())
@@ -373,6 +404,16 @@ def test_resume_takes_the_runs_flags_and_refuses_others_by_name(stops, straight)
 def test_resume_refuses_to_change_the_experiment(script, changes, straight, stops):
     for flag, value in changes.items():
         assert f"{flag} {value}" in stops(script.main, ["--resume", straight(script)[0], flag, value])
+
+
+def test_no_run_moves_between_mps_and_another_device(stops, straight):
+    """Adam's moments are kept in the memory layout of the weights, and the layout on MPS is another one."""
+    out = straight(dcgan_celeba)[0]
+    assert "--device mps" in stops(dcgan_celeba.main, ["--resume", out, "--device", "mps"])
+    saved = checkpoint(out)
+    Path("run").mkdir()
+    torch.save({**saved, "args": {**saved["args"], "device": "mps"}}, "run/checkpoint.pt")
+    assert "--device cpu: that run has mps" in stops(dcgan_celeba.main, ["--resume", "run", "--device", "cpu"])
 
 
 class Evil:
@@ -402,7 +443,7 @@ def test_checkpoints_that_are_none_get_one_line_and_run_no_code(stops, straight)
 
 # ---------------------------------------------------------------------------------------------- what else can end a run
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("name", ["losses.csv", "checkpoint.pt.tmp", "samples/step_000040.png"])
+@pytest.mark.parametrize("name", ["losses.csv", f"checkpoint.pt.{os.getpid()}.tmp", "samples/step_000040.png"])
 def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint(name, stops, monkeypatch):
     """No pretence: what the first epoch writes there does not fit."""
     place = common.shuffled_batches
@@ -431,7 +472,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_names_the_step_and_keeps_the_las
             patch.setattr(gan_mnist_mlp, "step_G", lambda *inputs: calls.append(0) or
                           (torch.tensor(float(value)) if len(calls) == 3 else step_G(*inputs)))
             line = stops(launched(gan_mnist_mlp), ["--resume", "run", "--epochs", "3"], status=1)
-        assert "step 43:" in line and "losses.csv" in line
+        assert "step 43:" in line and "losses.csv" in line and "smaller rate" in line
         assert Path("run/checkpoint.pt").read_bytes() == before
     gan_mnist_mlp.main(["--resume", "run", "--epochs", "3"])
     assert numpy.isfinite(csv_rows("run/losses.csv")[1]).all()

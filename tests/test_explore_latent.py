@@ -249,7 +249,8 @@ def test_a_renamed_copy_is_explored_when_its_file_is_named(stops):
     write_checkpoint()
     script.main(["checkpoint.pt", "sample", "--seeds", "0-3", "--out", "original"])
     assert (pixels("copy/sample.png") == pixels("original/sample.png")).all()
-    assert "no such file" in stops(script.main, ["--script", "none.py", "checkpoint.pt", "sample"])
+    for file in ("none.py", "checkpoint.pt"):
+        assert "no such Python file" in stops(script.main, ["--script", file, "checkpoint.pt", "sample"])
 
 
 def test_a_generator_that_wants_labels_is_refused_in_one_line(stops):

@@ -49,7 +49,7 @@ def test_every_layout_gives_the_same_images():
     zip_folder("plain", "zipped/celeba/img_align_celeba.zip", "img_align_celeba/")
     zip_folder("plain", "mine.zip")
     Path("deep/a/b").mkdir(parents=True)
-    zip_folder("plain", "deep/a/b/img_align_celeba.zip")
+    zip_folder("plain", "deep/a/b/archive.zip")  # as Kaggle names it
     Path("linked/celeba").mkdir(parents=True)
     Path("linked/celeba/img_align_celeba").symlink_to(Path("plain").resolve(), target_is_directory=True)
     for root in ["linked", "torchvision", "torchvision/celeba/img_align_celeba", "kaggle", "zipped", "mine.zip",
@@ -173,7 +173,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_images_that_were_kept_before(stop
     common.load_faces("data")
     kept = Path("data/faces64.pt").read_bytes()
     write_pictures("data", 4)
-    Path("data/faces64.pt.tmp").symlink_to("/dev/full")
+    Path(f"data/faces64.pt.{os.getpid()}.tmp").symlink_to("/dev/full")
     assert "disk is full" in stops(launched(dcgan_celeba), ["--out", "run"], status=1)
     assert Path("data/faces64.pt").read_bytes() == kept and not Path("run").exists()
 
@@ -238,7 +238,10 @@ def test_nothing_found_names_three_sources_and_the_place(refuses):
 
 def test_a_zip_that_is_none_is_named(refuses):
     Path("data/celeba").mkdir(parents=True)
-    for content in (b"<!DOCTYPE html><title>Google Drive - Quota exceeded</title>", b"PK\x03\x04 cut short", b""):
+    write_pictures("plain", 2)
+    zip_folder("plain", "whole.zip")
+    spoiled = Path("whole.zip").read_bytes().replace(b"PK\x01\x02", b"PK\x01\x00")
+    for content in (b"<!DOCTYPE html><title>Google Drive - Quota exceeded</title>", b"PK\x03\x04 cut short", b"", spoiled):
         Path("data/celeba/img_align_celeba.zip").write_bytes(content)
         assert "img_align_celeba.zip is no complete zip archive" in (line := refuses("data")) and "web page" in line
     with zipfile.ZipFile("empty.zip", "w") as archive:

@@ -41,7 +41,8 @@ def kill_and_resume(script, kills, epochs):
     error = process.communicate()[1]
     assert process.returncode == 0, error
     script.main([*SCRIPTS[script], "--epochs", str(epochs), "--out", "straight"])
-    Path("killed/checkpoint.pt.tmp").unlink(missing_ok=True)
+    for unfinished in Path("killed").glob("checkpoint.pt.*.tmp"):
+        unfinished.unlink()
     assert_same_run("straight", "killed")
 
 
