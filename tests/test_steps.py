@@ -351,8 +351,13 @@ def test_the_WGANs_rounds_follow_the_schedule_in_the_loop(play):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-@each_script
-def test_no_step_waits_for_the_GPU(script, monkeypatch):
+@pytest.mark.parametrize("script, flags", [
+    (gan_mnist_mlp, ""), (gan_mnist_mlp, "--g-loss saturating"), (dcgan_mnist, "--precision bf16"),
+    (dcgan_mnist, "--model mlp"), (dcgan_celeba, ""), (dcgan_celeba, "--generator vanilla --precision bf16"),
+    (wgan_celeba, ""), (wgan_celeba, "--loss minimax --precision bf16"),
+    (wgan_celeba, "--loss lsgan --upsample bilinear"), (wgan_celeba, "--clip 0 --upsample nearest"),
+], ids=lambda value: getattr(value, "__name__", value))
+def test_no_step_waits_for_the_GPU(script, flags, monkeypatch):
     batches = common.shuffled_batches
 
     def strict(*inputs):
@@ -364,4 +369,4 @@ def test_no_step_waits_for_the_GPU(script, monkeypatch):
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(common, "shuffled_batches", strict)
-    script.main([*SCRIPTS[script], "--epochs", "2", "--device", "cuda"])
+    script.main([*SCRIPTS[script], *flags.split(), "--epochs", "2", "--device", "cuda"])
