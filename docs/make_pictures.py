@@ -59,6 +59,7 @@ RUNS = {
     "toy-dcgan": f"dcgan_celeba.py --generator dcgan --batch-size 64 {TOY}",
     "toy-minimax": f"wgan_celeba.py --loss minimax {TOY}",
     "toy-lsgan": f"wgan_celeba.py --loss lsgan {TOY}",
+    "toy-lsgan-32": f"wgan_celeba.py --loss lsgan {TOY.replace('20', '32')}",
     "toy-wgan": f"wgan_celeba.py --loss wgan {TOY.replace('20', '40')}",
 }
 # run -> what is changed in its script: pairs of (text, text that takes its place)

@@ -339,6 +339,16 @@ def test_a_stopped_and_resumed_run_equals_one_never_stopped(script, straight):
 
 
 @each_script
+def test_a_resume_draws_from_the_runs_own_fixed_noise(script, straight):
+    """Also with a torch that draws other numbers from the same seed."""
+    saved = checkpoint(straight(script)[0])
+    Path("run/samples").mkdir(parents=True)
+    torch.save({**saved, "fixed_z": saved["fixed_z"] + 1, "step": 0, "epoch": 0}, "run/checkpoint.pt")
+    script.main(["--resume", "run", "--epochs", "1"])
+    assert torch.equal(checkpoint("run")["fixed_z"], saved["fixed_z"] + 1)
+
+
+@each_script
 def test_ctrl_c_says_what_a_resume_begins_with_and_loses_nothing_else(script, straight, stops, monkeypatch):
     steps, add_row = len(csv_rows(straight(script)[0] / "losses.csv")[1]) // 3, common.add_row
 
