@@ -43,6 +43,8 @@ RUNS = {
     "blog-eval-g": "dcgan_mnist.py --precision bf16 --epochs 4",
     "blog-eval-d": "dcgan_mnist.py --precision bf16 --epochs 4",
     "lab-mnist": "dcgan_celeba.py --dataset mnist",
+    "lab-mnist-1": "dcgan_celeba.py --dataset mnist --seed 1",
+    "lab-mnist-2": "dcgan_celeba.py --dataset mnist --seed 2",
     "lab-mnist-0.002": "dcgan_celeba.py --dataset mnist --lr 0.002",
     "lab-vanilla-full": "dcgan_celeba.py --generator vanilla --limit 10000 --precision bf16 --epochs 44",
     "lab-dcgan": f"dcgan_celeba.py --generator dcgan {HALF}",
