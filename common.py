@@ -42,7 +42,7 @@ def launch(main):
         fail(f"memory (try a smaller --batch-size) or disk is full: {error}{launch.hint}", status=1)
 
 
-launch.hint = ""  # how to go on after the last checkpoint: set by save_checkpoint
+launch.hint = ""  # how to go on after the last checkpoint: set by save_checkpoint, by a resume
 
 
 def new_parser(file, doc):

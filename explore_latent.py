@@ -69,8 +69,8 @@ def parse_seeds(text):
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         whole = first.isdecimal() and (last.isdecimal() or not dash) and len(part) < 30
-        numbers = range(int(first), min(int(last or first), 2**32) + 1) if whole else []
-        if not 0 < len(numbers) <= 100_000 or numbers[-1] >= 2**32:
+        numbers = range(int(first), int(last or first) + 1) if whole else []
+        if not numbers or numbers[-1] >= 2**32 or len(numbers) > 100_000:
             common.fail(f"--seeds {text}: write whole numbers and ranges of them, such as 0-3,8")
         seeds += numbers
     return seeds

@@ -38,6 +38,11 @@ SCRIPTS = {
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 
 
+def on_gpu(test):
+    """A test that runs only with -m cuda, and is skipped where there is no GPU."""
+    return pytest.mark.cuda(pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")(test))
+
+
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")  # a broadcast of (B, 1) against (B,) in a loss only warns
     config.addinivalue_line("markers", "slow: takes minutes; runs only when asked for with -m slow")

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from conftest import (ROOT, SCRIPTS, assert_same_run, checkpoint, csv_rows, each_script, launched, same_weights,
-                      write_mnist)
+from conftest import (ROOT, SCRIPTS, assert_same_run, checkpoint, csv_rows, each_script, launched, on_gpu,
+                      same_weights, write_mnist)
 from PIL import Image
 
 import common
@@ -652,11 +652,7 @@ def test_toy_zeros_are_zeros_and_always_the_same():
 
 
 # ----------------------------------------------------------------------------------------------------------------- CUDA
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-@pytest.mark.cuda
-@cuda
+@on_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @each_script
 def test_a_run_on_a_GPU_goes_on_on_a_CPU_and_back(script, precision):
@@ -670,8 +666,7 @@ def test_a_run_on_a_GPU_goes_on_on_a_CPU_and_back(script, precision):
     assert all(value.device.type == "cpu" for value in common.load_checkpoint("run/checkpoint.pt")["G"].values())
 
 
-@pytest.mark.cuda
-@cuda
+@on_gpu
 def test_images_are_held_on_the_GPU_where_they_fit_and_the_order_is_the_CPUs():
     images, device = torch.zeros(64, 1, 28, 28, dtype=torch.uint8), torch.device("cuda")
     assert common.hold(images, 16, device).device.type == "cuda"

@@ -217,7 +217,9 @@ def test_bad_input_gets_one_line(stops):
         (["checkpoint.pt", "sample", "--seeds", ""], "--seeds"), (["checkpoint.pt", "sample", "--seeds", "0-"], "--seeds 0-"),
         (["checkpoint.pt", "sample", "--seeds", "0-9999999999"], "--seeds"), (["checkpoint.pt", "sample", "--seeds", "99999999999999999999"], "--seeds"),
         (["checkpoint.pt", "walk", "--seeds", "1"], "two seeds"), (["checkpoint.pt", "walk", "--frames", "1"], "two frames"),
+        (["checkpoint.pt", "sample", "--seeds", "0-99999999999999999999"], "--seeds"), (["checkpoint.pt", "sample", "--seeds", "9" * 5000], "--seeds"),
         (["checkpoint.pt", "play", "--value", "0"], "--value"), (["checkpoint.pt", "walk", "--space", "outer"], "--space"),
+        (["checkpoint.pt", "play", "--value", "1e39"], "--value"),
         (["checkpoint.pt", "sample", "--out", "checkpoint.pt"], "checkpoint.pt"), (["checkpoint.pt", "sample", "--device", "warp"], "--device warp"),
     ]:
         assert part in stops(script.main, words), words

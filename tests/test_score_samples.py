@@ -128,6 +128,13 @@ def test_runs_of_one_name_keep_their_rows_and_pictures():
     assert len({path.read_bytes() for path in Path("scores").glob("neighbours_*.png")}) == 3
 
 
+def test_a_run_in_a_folder_named_real_does_not_take_the_place_of_the_reals():
+    write_mnist("data", count=210)
+    script.main([make_run("real", "zeros", "mnist"), "--n", "40", "--out", "scores"])
+    names = [line.split(",")[0] for line in Path("scores/scores.csv").read_text().splitlines()[1:]]
+    assert names == ["real", "real-1", "one sample repeated"]
+
+
 def test_the_classifier_is_kept_beside_the_data_until_the_data_changes(capsys):
     write_mnist("data", count=210)
     run = make_run("a", "zeros", "mnist")
@@ -181,7 +188,7 @@ def test_bad_input_gets_one_line(stops):
     toy, digits = make_run("toy", "zeros", "toy"), make_run("digits", "blog mlp", "mnist")
     fashion = make_run("fashion", "blog mlp", "fashion")
     for words, part in [([], "CHECKPOINT"), ([toy], "toy zeros"), ([digits, fashion], "cannot be compared"), ([digits, "--n", "10"], "--n 10"),
-                        ([digits, "--n", "x"], "--n"), (["nowhere.pt"], "nowhere.pt"), ([digits, "--data", "empty"], "cannot load empty/MNIST/raw")]:
+                        ([digits, "--seed", str(2**64)], "--seed"), ([digits, "--n", "x"], "--n"), (["nowhere.pt"], "nowhere.pt"), ([digits, "--data", "empty"], "cannot load empty/MNIST/raw")]:
         assert part in stops(script.main, words), words
     write_mnist("data", count=70)
     assert "cannot make the folder" in stops(script.main, [digits, "--n", "40", "--out", digits + "/below"])

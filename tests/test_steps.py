@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SCRIPTS, csv_rows, each_script, same_weights
+from conftest import SCRIPTS, checkpoint, csv_rows, each_script, on_gpu, same_weights
 from torch import nn
 from torch.nn import functional as F
 
@@ -329,7 +329,7 @@ def test_only_the_critic_is_clipped(loss, play):
 def test_the_WGANs_rounds_follow_the_schedule_in_the_loop(play):
     """20 critic updates for each of G's first 50, then --n-critic, but 20 for the 500th: from a run set to G's 49th."""
     wgan_celeba.main([*SCRIPTS[wgan_celeba], "--n-critic", "3", "--epochs", "1", "--out", "run"])
-    saved = torch.load("run/checkpoint.pt", weights_only=True)
+    saved = checkpoint("run")
     assert (saved["g_step"], saved["d_steps"]) == (0, 16)
     orders = []
     for g_step in (48, 498):
@@ -348,8 +348,7 @@ def test_the_WGANs_rounds_follow_the_schedule_in_the_loop(play):
 
 
 # ------------------------------------------------------------------------------------------------------- steps on a GPU
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@on_gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("script, flags", [
     (gan_mnist_mlp, ""), (gan_mnist_mlp, "--g-loss saturating"), (dcgan_mnist, "--precision bf16"),
