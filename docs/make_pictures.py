@@ -25,23 +25,28 @@ QUARTER = "--limit 10000 --ngf 16 --ndf 16"
 HALF = "--limit 10000 --ngf 32 --ndf 32 --epochs 20"
 TOY = "--dataset toy --ngf 16 --ndf 16 --epochs 20"
 
+SEEDS = [("", ""), ("-1", " --seed 1"), ("-2", " --seed 2")]
+
 # run -> the command that makes it; --out is added
 RUNS = {
     **{f"zeros-{seed}": f"gan_mnist_mlp.py --epochs 100 --seed {seed}" for seed in (0, 1, 2)},
     "zeros-250": "gan_mnist_mlp.py --epochs 250",
-    "zeros-500": "gan_mnist_mlp.py --epochs 500",
-    "zeros-saturating": "gan_mnist_mlp.py --g-loss saturating --epochs 20",
-    "zeros-fast-both": "gan_mnist_mlp.py --lr-g 0.05 --lr-d 0.01 --epochs 25",
-    "zeros-fast-g": "gan_mnist_mlp.py --lr-g 0.05 --epochs 25",
-    "zeros-slow-d": "gan_mnist_mlp.py --lr-d 0.0005 --epochs 100",
+    **{f"zeros-{name}{suffix}": f"gan_mnist_mlp.py {flags}{seed}"
+       for name, flags in [("500", "--epochs 500"), ("saturating", "--g-loss saturating --epochs 20"),
+                           ("fast-both", "--lr-g 0.05 --lr-d 0.01 --epochs 25"),
+                           ("fast-g", "--lr-g 0.05 --epochs 25"), ("slow-d", "--lr-d 0.0005 --epochs 100")]
+       for suffix, seed in SEEDS},
     "blog-dcgan": "dcgan_mnist.py --epochs 16",
     "blog-mlp": "dcgan_mnist.py --model mlp --epochs 16",
+    **{f"blog-{model}-100-{seed}": f"dcgan_mnist.py --model {model} --seed {seed}"
+       for model in ("dcgan", "mlp") for seed in (42, 43, 44)},
     **{f"blog-{model.split()[0]}-{name}": f"dcgan_mnist.py --model {model} --epochs 4 {flags}"
        for model in ("dcgan --precision bf16", "mlp")
        for name, flags in [("42", "--seed 42"), ("43", "--seed 43"), ("44", "--seed 44"),
                            ("slow", "--lr 5e-5"), ("fast", "--lr 1e-3")]},
-    "blog-eval-g": "dcgan_mnist.py --precision bf16 --epochs 4",
-    "blog-eval-d": "dcgan_mnist.py --precision bf16 --epochs 4",
+    **{f"blog-eval-{net}{suffix}": f"dcgan_mnist.py --precision bf16 --epochs 4{seed}"
+       for net in "gd" for suffix, seed in [("", ""), ("-43", " --seed 43"), ("-44", " --seed 44")]},
+    **{f"blog-eval-mlp-{seed}": f"dcgan_mnist.py --model mlp --epochs 4 --seed {seed}" for seed in (42, 43, 44)},
     "lab-mnist": "dcgan_celeba.py --dataset mnist",
     "lab-mnist-1": "dcgan_celeba.py --dataset mnist --seed 1",
     "lab-mnist-2": "dcgan_celeba.py --dataset mnist --seed 2",
@@ -64,20 +69,22 @@ RUNS = {
     "toy-lsgan-32": f"wgan_celeba.py --loss lsgan {TOY.replace('20', '32')}",
     "toy-wgan": f"wgan_celeba.py --loss wgan {TOY.replace('20', '40')}",
 }
+EVAL_G = [
+    ("            fake = G(torch.randn(len(real), latent_dim, device=device))\n",
+     "            fake = G.eval()(torch.randn(len(real), latent_dim, device=device))\n"),
+    ("            loss_G = step_G(G, D, opt_G, fake)\n",
+     "            fake = G.train()(torch.randn(len(real), latent_dim, device=device))\n"
+     "            loss_G = step_G(G, D, opt_G, fake)\n"),
+]
+EVAL_D = [
+    ("            loss_G = step_G(G, D, opt_G, fake)\n",
+     "            loss_G = step_G(G, D.eval(), opt_G, fake)\n"
+     "            D.train()\n"),
+]
 # run -> what is changed in its script: pairs of (text, text that takes its place)
 EDITS = {
-    "blog-eval-g": [
-        ("            fake = G(torch.randn(len(real), latent_dim, device=device))\n",
-         "            fake = G.eval()(torch.randn(len(real), latent_dim, device=device))\n"),
-        ("            loss_G = step_G(G, D, opt_G, fake)\n",
-         "            fake = G.train()(torch.randn(len(real), latent_dim, device=device))\n"
-         "            loss_G = step_G(G, D, opt_G, fake)\n"),
-    ],
-    "blog-eval-d": [
-        ("            loss_G = step_G(G, D, opt_G, fake)\n",
-         "            loss_G = step_G(G, D.eval(), opt_G, fake)\n"
-         "            D.train()\n"),
-    ],
+    **{run: EVAL_G for run in RUNS if run.startswith("blog-eval-g")},
+    **{run: EVAL_D for run in RUNS if run.startswith(("blog-eval-d", "blog-eval-mlp"))},
     "wgan-adam": [
         ("torch.optim.RMSprop(net.parameters(), args.lr) for",
          "torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999)) for"),
