@@ -75,7 +75,7 @@ def parse(parser, argv):
     """Parse a training script's flags. Returns (args, saved); saved: the checkpoint of a --resume.
 
     With --resume a flag that was not typed takes the run's value. A typed one may differ only where
-    that does not change the experiment: --epochs, --data, --device (but to or from mps).
+    that does not change the experiment: --epochs, --data, --device (not to or from mps).
     """
     args, saved, script = parser.parse_args(argv), None, Path(parser.prog).stem
     if args.resume is not None:
@@ -86,7 +86,7 @@ def parse(parser, argv):
         args = parser.parse_args(argv)
         launch.hint = f"; --resume {args.resume} goes on with epoch {saved['epoch'] + 1}"
         for name, value in saved["args"].items():
-            # on MPS the weights lie otherwise in memory (see `place`), and so do Adam's moments
+            # on MPS the weights have another memory layout (see `place`), and so do Adam's moments
             may = "epochs data" if "mps" in (value, args.device) else "epochs data device"
             if getattr(args, name) != value and name not in may.split():
                 fail(f"--{name.replace('_', '-')} {getattr(args, name)}: that run has {value}")

@@ -1,4 +1,4 @@
-"""Two generators on CelebA faces against one discriminator: a vanilla one, and that of the DCGAN.
+"""Two generators on CelebA faces against one discriminator: vanilla (the plain one), and DCGAN.
 
 Source    "TME #8: Generative Adversarial Networks", a lab report on the DCGAN of Radford et al.,
           2015, arXiv:1511.06434
@@ -10,8 +10,8 @@ Run       python dcgan_celeba.py                  the DCGAN's, hours on a CPU; C
           python dcgan_celeba.py --data ~/pictures --ngf 16 --ndf 16        yours, on a slow laptop
 Look at   samples/ and training.gif (the same noise in every epoch), losses.png in the run's folder
 Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): the probability
-          that x is real, as in the papers; in the code D returns its logits (B,), for the losses'
-          sake. B: --batch-size.
+          that x is real, as in the papers. In the code D returns logits (B,), the numbers whose
+          sigmoid is D(x). B: --batch-size.
 """
 import time
 from pathlib import Path
@@ -103,7 +103,8 @@ class VanillaGenerator(nn.Module):
 class DCGANGenerator(nn.Module):
     """z (B, latent_dim) -> images (B, 3, 64, 64) in [-1, 1].
 
-    A projection to 1024 channels takes the place of the first convolution.
+    A linear projection, to 1024 channels, in place of the first block. On a 1 x 1 input that block
+    is a linear map too: this is the VanillaGenerator with twice the ngf, in other words.
     """
 
     def __init__(self, latent_dim=100, ngf=64):
@@ -126,7 +127,7 @@ class DCGANGenerator(nn.Module):
 class Discriminator(nn.Module):
     """Images (B, 3, 64, 64), or with size=28 (B, 1, 28, 28), in [-1, 1] -> logits (B,).
 
-    No BatchNorm on the first and last layer. No sigmoid: on logits the loss cannot overflow.
+    No BatchNorm on the first and last layer. No sigmoid: the loss has it, and never takes log 0.
     """
 
     def __init__(self, ndf=64, size=64):
@@ -150,7 +151,7 @@ class Discriminator(nn.Module):
             ]
         else:
             raise ValueError(f"no blocks are written for images of {size} x {size}")
-        self.layers = nn.Sequential(*blocks, nn.Flatten(0))  # (1, 1, 1) -> ()
+        self.layers = nn.Sequential(*blocks, nn.Flatten(0))  # (1, 1, 1) -> (): one logit
 
     def forward(self, x):
         return self.layers(x)
@@ -172,6 +173,7 @@ def step_D(D, opt_D, real, fake):
     real, fake: (B, C, H, W) in [-1, 1]; fake without the graph that leads back to G. Returns the
     loss and D's mean probability on the reals and on the fakes, as tensors.
     """
+    # binary cross-entropy, its sigmoid included: label 1 gives -log D, label 0 gives -log(1 - D)
     logits_real, logits_fake = D(real), D(fake)  # apart: BatchNorm must not mix their statistics
     loss_D = (F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real)) +
               F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake)))
@@ -188,8 +190,8 @@ def step_G(G, D, opt_G, fake):
     fake: (B, C, H, W) in [-1, 1], with the graph that leads back to G. Returns the loss.
     """
     logits = D(fake)
-    # Not log(1 - D(G(z))), as in the minimax game: where D is sure of a fake, that is flat and G
-    # learns nothing, while this is steep (Goodfellow et al. 2014, section 3).
+    # Not the minimax game's log(1 - D(G(z))): where D is sure of a fake, its gradient at D's logit
+    # vanishes and G learns nothing; this one's does not (Goodfellow et al. 2014, section 3).
     loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
     loss_G.backward(inputs=list(G.parameters()))  # through D, but only G receives a gradient
@@ -206,9 +208,9 @@ def save_samples(path, G, fixed_z):
     G.train()
 
 
-READING_KEY = """How to read the losses: loss_d is the sum of its halves on reals and on fakes.
+READING_KEY = """How to read the losses: loss_d = loss on reals + loss on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals
-  loss_d near 0, loss_g growing                    D is always right, and G learns little
+  loss_d near 0, loss_g growing                    D is always right, and teaches G little
   loss_d 0.5 to 1, loss_g 2 to 4                   a healthy game; look at the samples"""
 
 
@@ -250,7 +252,7 @@ def main(argv=None):
     print(READING_KEY, flush=True)
 
     for epoch in range(first_epoch, args.epochs):
-        torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # so that a resume repeats the epoch
+        torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # a resume draws the same numbers
         start, rows = time.perf_counter(), []
         for batch in common.shuffled_batches(images, args.batch_size, epoch, args.epochs):
             step += 1
@@ -261,7 +263,7 @@ def main(argv=None):
             # (2) G: fool the improved D with the same fakes
             loss_G = step_G(G, D, opt_G, fake)
             common.add_row(rows, step=step, epoch=epoch + 1, loss_d=loss_D, loss_g=loss_G,
-                           d_real=d_real, d_fake=d_fake)  # on the device: reading would stall it
+                           d_real=d_real, d_fake=d_fake)  # as tensors: .item() makes a GPU wait
 
         means = common.append_rows(out / "losses.csv", rows)
         save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)

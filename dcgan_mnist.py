@@ -1,4 +1,4 @@
-"""Two GANs on MNIST or Fashion-MNIST, in one loop: the vanilla MLP GAN, and the clearer DCGAN.
+"""Two GANs on MNIST or Fashion-MNIST, in one loop: the vanilla (plain) MLP GAN, and the DCGAN.
 
 Source    "Generative Adversarial Networks", Gregor Cerar's blog post (2023): the GAN of Goodfellow
           et al. 2014 (arXiv:1406.2661) and the DCGAN of Radford et al. 2015 (arXiv:1511.06434)
@@ -7,8 +7,8 @@ Run       python dcgan_mnist.py --epochs 16           the DCGAN; downloads MNIST
           python dcgan_mnist.py --dataset toy         zeros drawn by code, nothing to download
 Look at   training.gif (16 x 16 samples, the same noise in every epoch), samples/, losses.png
 Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): the probability
-          that x is real, as in the papers; in the code D returns its logits (B,), for the losses'
-          sake. B: --batch-size.
+          that x is real, as in the papers. In the code D returns logits (B,), the numbers whose
+          sigmoid is D(x). B: --batch-size.
 """
 import time
 
@@ -60,8 +60,8 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid: on logits the loss cannot
-    overflow."""
+    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid: the loss has it, and never
+    takes log 0."""
 
     def __init__(self, ndf=128):
         super().__init__()
@@ -70,7 +70,7 @@ class MLPDiscriminator(nn.Module):
             nn.Linear(28 * 28, 4 * ndf), nn.LeakyReLU(0.2), nn.Dropout(0.3),  # (784,) -> (512,)
             nn.Linear(4 * ndf, 2 * ndf), nn.LeakyReLU(0.2), nn.Dropout(0.3),  # (512,) -> (256,)
             nn.Linear(2 * ndf, ndf), nn.LeakyReLU(0.2), nn.Dropout(0.3),  # (256,) -> (128,)
-            nn.Linear(ndf, 1), nn.Flatten(0),  # (128,) -> ()
+            nn.Linear(ndf, 1), nn.Flatten(0),  # (128,) -> (): one logit
         )
 
     def forward(self, x):
@@ -122,7 +122,7 @@ class DCGANDiscriminator(nn.Module):
             down(ndf, 2 * ndf, 4, stride=2, padding=1),  # (32, 14, 14) -> (64, 7, 7)
             down(2 * ndf, 4 * ndf, 3, stride=2, padding=1),  # (64, 7, 7) -> (128, 4, 4)
             nn.Conv2d(4 * ndf, 1, 4, stride=1, padding=0, bias=False),  # (128, 4, 4) -> (1, 1, 1)
-            nn.Flatten(0),  # (1, 1, 1) -> ()
+            nn.Flatten(0),  # (1, 1, 1) -> (): one logit
         )
 
     def forward(self, x):
@@ -145,6 +145,7 @@ def step_D(D, opt_D, real, fake):
     real, fake: (B, 1, 28, 28) in [-1, 1]; fake without the graph that leads back to G. Returns the
     loss and D's mean probability on the reals and on the fakes, as tensors.
     """
+    # binary cross-entropy, its sigmoid included: label 1 gives -log D, label 0 gives -log(1 - D)
     logits_real, logits_fake = D(real), D(fake)  # apart: BatchNorm must not mix their statistics
     loss_D = (F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real)) +
               F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))) / 2
@@ -161,8 +162,8 @@ def step_G(G, D, opt_G, fake):
     fake: (B, 1, 28, 28) in [-1, 1], with the graph that leads back to G. Returns the loss.
     """
     logits = D(fake)
-    # Not log(1 - D(G(z))), as in the minimax game: where D is sure of a fake, that is flat and G
-    # learns nothing, while this is steep (Goodfellow et al. 2014, section 3).
+    # Not the minimax game's log(1 - D(G(z))): where D is sure of a fake, its gradient at D's logit
+    # vanishes and G learns nothing; this one's does not (Goodfellow et al. 2014, section 3).
     loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
     loss_G.backward(inputs=list(G.parameters()))  # through D, but only G receives a gradient
@@ -179,9 +180,9 @@ def save_samples(path, G, fixed_z):
     G.train()
 
 
-READING_KEY = """How to read the losses: loss_d is the mean of its halves on reals and on fakes.
+READING_KEY = """How to read the losses: loss_d = (loss on reals + loss on fakes) / 2.
   loss_d 0.693 = log 2, d_real = d_fake = 1/2    D cannot tell: equilibrium, or nothing learned yet
-  loss_d near 0, loss_g growing                  D is always right, and G learns little
+  loss_d near 0, loss_g growing                  D is always right, and teaches G little
   both wandering in between                      a healthy game; look at the samples"""
 
 
@@ -222,7 +223,7 @@ def main(argv=None):
     print(READING_KEY, flush=True)
 
     for epoch in range(first_epoch, args.epochs):
-        torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # so that a resume repeats the epoch
+        torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # a resume draws the same numbers
         start, rows = time.perf_counter(), []
         for batch in common.shuffled_batches(images, args.batch_size, epoch, args.epochs):
             step += 1
@@ -233,7 +234,7 @@ def main(argv=None):
             # (2) G: fool the improved D with the same fakes
             loss_G = step_G(G, D, opt_G, fake)
             common.add_row(rows, step=step, epoch=epoch + 1, loss_d=loss_D, loss_g=loss_G,
-                           d_real=d_real, d_fake=d_fake)  # on the device: reading would stall it
+                           d_real=d_real, d_fake=d_fake)  # as tensors: .item() makes a GPU wait
 
         means = common.append_rows(out / "losses.csv", rows)
         save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)

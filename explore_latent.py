@@ -132,8 +132,8 @@ def sample(G, latent_dim, args):
 
 
 def play(G, latent_dim, args):
-    """For each seed: play_<seed>.png (a row a dimension: the original, +value, -value), .csv (their
-    ranking) and _top.png (the first ten, from -value to +value)."""
+    """For each seed: play_<seed>.png (one row per dimension: the original, +value, -value), .csv
+    (their ranking) and _top.png (the first ten, from -value to +value)."""
     for seed in args.seeds:
         z = z_of(seed, latent_dim)
         plus, minus = z.repeat(latent_dim, 1), z.repeat(latent_dim, 1)
@@ -182,7 +182,8 @@ def leg(G, space, a, b, frames):
 
 def walk(G, latent_dim, args):
     """walk_<seeds>_<space>: a PNG strip of 11 pictures a leg, and the whole way there and back as
-    looping GIF and as MP4. With --space all, the three spaces below (PNG) or beside one another."""
+    looping GIF and as MP4. With --space all, the three spaces below one another (PNG) or side by
+    side."""
     z = [z_of(seed, latent_dim) for seed in args.seeds]
     spaces = ["latent", "sphere", "screen"] if args.space == "all" else [args.space]
     stops = list(zip(z, z[1:] + z[:1])) if len(z) > 2 else [(z[0], z[1])]  # three: a closed tour

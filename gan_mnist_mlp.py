@@ -1,4 +1,4 @@
-"""The MLP GAN on MNIST zeros: watch it collapse on one mode, cycle from mode to mode, and recover.
+"""The MLP GAN on MNIST zeros: it collapses on one mode (a way to write 0), cycles, and recovers.
 
 Source    "GAN-PyTorch", vhakopian's report on Goodfellow et al. 2014 (arXiv:1406.2661): small
           perceptrons, plain SGD
@@ -8,8 +8,8 @@ Run       python gan_mnist_mlp.py                      the report's recipe; down
           python gan_mnist_mlp.py --g-loss saturating --epochs 20          the minimax formula
 Look at   modes.png (which way to write a zero G draws, over time), samples/, training.gif
 Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): the probability
-          that x is real, as in the papers; in the code D returns its logits (B,), for the losses'
-          sake. B: --batch-size, the real images in a step; D sees as many fakes beside them.
+          that x is real, as in the papers. In the code D returns logits (B,), the numbers whose
+          sigmoid is D(x). B: --batch-size, the real images in a step; D sees as many fakes too.
 """
 import itertools
 import time
@@ -67,15 +67,15 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid: on logits the loss cannot
-    overflow."""
+    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid: the loss has it, and never
+    takes log 0."""
 
     def __init__(self, hidden=256):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Flatten(),  # (1, 28, 28) -> (784,)
             nn.Linear(28 * 28, hidden), nn.LeakyReLU(0.01),  # (784,) -> (256,)
-            nn.Linear(hidden, 1), nn.Flatten(0),  # (256,) -> ()
+            nn.Linear(hidden, 1), nn.Flatten(0),  # (256,) -> (): one logit
         )
 
     def forward(self, x):
@@ -89,6 +89,7 @@ def step_D(D, opt_D, real, fake):
     real, fake: (B, 1, 28, 28) in [-1, 1]; fake without the graph that leads back to G. Returns the
     loss and D's mean probability on the reals and on the fakes, as tensors.
     """
+    # binary cross-entropy, its sigmoid included: label 1 gives -log D, label 0 gives -log(1 - D)
     logits = D(torch.cat([real, fake]))  # one batch, as in the report; a D with BatchNorm needs two
     labels = torch.ones_like(logits)
     labels[len(real):] = 0
@@ -107,9 +108,9 @@ def step_G(G, D, opt_G, fake, g_loss):
     """
     logits = D(fake)
     if g_loss == "saturating":  # log(1 - D(G(z))), as the report prints it: where D is sure of a
-        # fake, this is flat and G learns nothing (Goodfellow et al. 2014, section 3)
+        # fake, its gradient at D's logit vanishes (Goodfellow et al. 2014, section 3)
         loss_G = -F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
-    else:  # there this is steep; what the report's code does
+    else:  # there this one's does not; what the report's code does
         loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
     loss_G.backward(inputs=list(G.parameters()))  # through D, but only G receives a gradient
@@ -126,7 +127,7 @@ def save_samples(path, G, fixed_z):
     G.train()
 
 
-READING_KEY = """How to read the losses: loss_d is a mean over reals and fakes.
+READING_KEY = """How to read the losses: loss_d = (loss on reals + loss on fakes) / 2.
   0.693 = log 2    D cannot tell fakes from reals: it has learned nothing yet, or G has won
   near 0           D is always right: G's samples are easy to spot, as in a collapse
   slowly rising    after it was near 0: G gets better at fooling D, which is what we want"""
@@ -165,7 +166,7 @@ def main(argv=None):
     print(READING_KEY, flush=True)
 
     for epoch in range(first_epoch, args.epochs):
-        torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # so that a resume repeats the epoch
+        torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # a resume draws the same numbers
         start, rows, looks = time.perf_counter(), [], []
         for batch in common.shuffled_batches(images, args.batch_size, epoch, args.epochs):
             step += 1
@@ -182,7 +183,7 @@ def main(argv=None):
             if step % LOOK_EVERY == 0:
                 common.add_row(looks, step=step, fooled_before=before, **observer.look(G, D))
             common.add_row(rows, step=step, epoch=epoch + 1, loss_d=loss_D, loss_g=loss_G,
-                           d_real=d_real, d_fake=d_fake)  # on the device: reading would stall it
+                           d_real=d_real, d_fake=d_fake)  # as tensors: .item() makes a GPU wait
 
         means = common.append_rows(out / "losses.csv", rows)
         if looks:
@@ -224,7 +225,7 @@ def kmeans(x, iterations=30):
     centres = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:MODES]]
     for _ in range(iterations):
         member = F.one_hot(torch.cdist(x, centres).argmin(dim=1), MODES).float()
-        centres = (member.T @ x) / member.sum(dim=0).clamp(min=1).unsqueeze(1)  # none may be empty
+        centres = (member.T @ x) / member.sum(dim=0).clamp(min=1).unsqueeze(1)  # one may be empty
     return centres[member.sum(dim=0).argsort(descending=True)]
 
 

@@ -65,8 +65,8 @@ def load_images(args):
 
 # ---------------------------------------------------------------------------------- the two players
 def double(channels_in, channels_out, upsample):
-    """Double the size, in one of three ways. All of them can keep an even area even: in the
-    deconvolution every pixel gets 2 x 2 of the 4 x 4 taps, as 4 is a multiple of the stride."""
+    """Double the size, in one of three ways. All can keep a flat area flat: the deconvolution's
+    4 x 4 kernel at stride 2 reaches every pixel equally often (3 x 3 would not: a checkerboard)."""
     if upsample == "deconv":
         return nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode=upsample),
@@ -119,7 +119,7 @@ class Discriminator(nn.Module):
             down(2 * ndf, 4 * ndf, 4, stride=2, padding=1),  # (128, 16, 16) -> (256, 8, 8)
             down(4 * ndf, 8 * ndf, 4, stride=2, padding=1),  # (256, 8, 8) -> (512, 4, 4)
             nn.Conv2d(8 * ndf, 1, 4, stride=1, padding=0),  # (512, 4, 4) -> (1, 1, 1)
-            nn.Flatten(0),  # (1, 1, 1) -> ()
+            nn.Flatten(0),  # (1, 1, 1) -> (): one number
         )
 
     def forward(self, x):
@@ -139,7 +139,7 @@ def init_weights(layer):
 # ------------------------------------------------------------------------------------ their updates
 def loss_of_D(game, out_real, out_fake):
     """What D minimises in a game (a --loss), from its outputs (B,) on reals and on fakes."""
-    if game == "wgan":  # -(E[D(x)] - E[D(G(z))]): the critic widens the gap that its clip allows
+    if game == "wgan":  # -(E[D(x)] - E[D(G(z))]): widen the gap, as far as the clip lets it
         return out_fake.mean() - out_real.mean()
     if game == "lsgan":  # E[(D(x) - 1)^2] + E[D(G(z))^2]
         return ((out_real - 1) ** 2).mean() + (out_fake ** 2).mean()
@@ -154,8 +154,8 @@ def loss_of_G(game, out_fake):
         return -out_fake.mean()
     if game == "lsgan":  # E[(D(G(z)) - 1)^2]
         return ((out_fake - 1) ** 2).mean()
-    # -E[log D(G(z))]. Not log(1 - D(G(z))), as the name minimax says: where D is sure of a fake,
-    # that is flat and G learns nothing, while this is steep (Goodfellow et al. 2014, section 3).
+    # -E[log D(G(z))]. Not the log(1 - D(G(z))) of the minimax game: where D is sure of a fake, its
+    # gradient at the logit vanishes; this one's does not (Goodfellow et al. 2014, section 3).
     return F.binary_cross_entropy_with_logits(out_fake, torch.ones_like(out_fake))
 
 
@@ -178,8 +178,8 @@ def step_D(D, opt_D, real, fake, game, clip=0.0):
     opt_D.zero_grad()
     loss_D.backward()
     opt_D.step()
-    if clip:  # a crude way to bound the critic's slope; BatchNorm's scales are clipped too, as in
-        with torch.no_grad():  # the code of the paper's authors
+    if clip:  # larger weights alone would widen the gap without end: a crude bound. BatchNorm's
+        with torch.no_grad():  # scales are clipped too, as in the code of the paper's authors
             for weight in D.parameters():
                 weight.clamp_(-clip, clip)
     return loss_D.detach(), out_real.detach(), out_fake.detach()
@@ -217,9 +217,9 @@ READING_KEY = {
   rising at first     the critic learns: G's first 50 updates take 1,000 minibatches
   falling steadily    the samples come closer to the reals: this curve should go down
   Only its course means something: another --clip or --ndf gives another scale.""",
-    "minimax": """How to read the losses: loss_d is the sum of its halves on reals and on fakes.
+    "minimax": """How to read the losses: loss_d = loss on reals + loss on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals
-  loss_d near 0, loss_g growing                    D is always right, and G learns little""",
+  loss_d near 0, loss_g growing                    D is always right, and teaches G little""",
     "lsgan": """How to read the losses: D wants 1 for reals, 0 for fakes; loss_d sums both errors.
   loss_d 0.5, d_real = d_fake = 1/2    D cannot tell fakes from reals
   loss_d near 0, loss_g near 1         D is always right""",
@@ -265,7 +265,7 @@ def main(argv=None):
     print(READING_KEY[args.loss], flush=True)
 
     for epoch in range(first_epoch, args.epochs):
-        torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # so that a resume repeats the epoch
+        torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # a resume draws the same numbers
         start, rows = time.perf_counter(), []
         for batch in common.shuffled_batches(images, args.batch_size, epoch, args.epochs):
             step += 1
@@ -284,7 +284,7 @@ def main(argv=None):
                 loss_G = loss_of_G(args.loss, out_fake)  # G waits: its loss on D's fakes, to log
             d_real, d_fake = mean_of(args.loss, out_real), mean_of(args.loss, out_fake)
             common.add_row(rows, step=step, epoch=epoch + 1, loss_d=loss_D, loss_g=loss_G,
-                           d_real=d_real, d_fake=d_fake,  # on the device: reading would stall it
+                           d_real=d_real, d_fake=d_fake,  # as tensors: .item() makes a GPU wait
                            g_step=g_step, w_estimate=out_real.mean() - out_fake.mean())
 
         means = common.append_rows(out / "losses.csv", rows)

@@ -47,6 +47,8 @@ RUNS = {
     **{f"blog-eval-{net}{suffix}": f"dcgan_mnist.py --precision bf16 --epochs 4{seed}"
        for net in "gd" for suffix, seed in [("", ""), ("-43", " --seed 43"), ("-44", " --seed 44")]},
     **{f"blog-eval-mlp-{seed}": f"dcgan_mnist.py --model mlp --epochs 4 --seed {seed}" for seed in (42, 43, 44)},
+    "blog-dcgan-saturating": "dcgan_mnist.py --precision bf16 --epochs 4",
+    "blog-mlp-saturating": "dcgan_mnist.py --model mlp --epochs 4",
     "lab-mnist": "dcgan_celeba.py --dataset mnist",
     "lab-mnist-1": "dcgan_celeba.py --dataset mnist --seed 1",
     "lab-mnist-2": "dcgan_celeba.py --dataset mnist --seed 2",
@@ -54,11 +56,16 @@ RUNS = {
     "lab-vanilla-full": "dcgan_celeba.py --generator vanilla --limit 10000 --precision bf16 --epochs 44",
     "lab-dcgan": f"dcgan_celeba.py --generator dcgan {HALF}",
     "lab-vanilla": f"dcgan_celeba.py --generator vanilla {HALF} --compare {{lab-dcgan}}",
+    "lab-dcgan-1": f"dcgan_celeba.py --generator dcgan {HALF} --precision bf16 --seed 1",
+    "lab-vanilla-1": f"dcgan_celeba.py --generator vanilla {HALF} --precision bf16 --seed 1",
     "wgan": f"wgan_celeba.py {QUARTER} --precision bf16",
     "wgan-clip-0.05": f"wgan_celeba.py {QUARTER} --precision bf16 --epochs 25 --clip 0.05",
     "wgan-25": f"wgan_celeba.py {QUARTER} --precision bf16 --epochs 25 --n-critic 25",
     "wgan-adam": f"wgan_celeba.py {QUARTER} --precision bf16 --epochs 25",
     "minimax": f"wgan_celeba.py --loss minimax {QUARTER} --epochs 8",
+    "minimax-all-bn": f"wgan_celeba.py --loss minimax {QUARTER} --epochs 8",
+    "minimax-all-bn-1": f"wgan_celeba.py --loss minimax {QUARTER} --epochs 8 --seed 1",
+    "minimax-1": f"wgan_celeba.py --loss minimax {QUARTER} --epochs 8 --seed 1",
     "minimax-nearest": f"wgan_celeba.py --loss minimax --upsample nearest {QUARTER} --epochs 8",
     "minimax-bilinear": f"wgan_celeba.py --loss minimax --upsample bilinear {QUARTER} --epochs 8",
     "lsgan": f"wgan_celeba.py --loss lsgan {QUARTER} --epochs 14",
@@ -81,10 +88,23 @@ EVAL_D = [
      "            loss_G = step_G(G, D.eval(), opt_G, fake)\n"
      "            D.train()\n"),
 ]
+SATURATING = [
+    ("    loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))\n",
+     "    loss_G = -F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))\n"),
+]
+ALL_BATCHNORM = [  # on G's output and D's first layer too
+    ("            double(ngf, 3, upsample),", "            double(ngf, 3, upsample), nn.BatchNorm2d(3),"),
+    ("stride=2, padding=1), nn.LeakyReLU(0.2),  # -> (64, 32, 32)",
+     "stride=2, padding=1), nn.BatchNorm2d(ndf), nn.LeakyReLU(0.2),"),
+]
 # run -> what is changed in its script: pairs of (text, text that takes its place)
 EDITS = {
     **{run: EVAL_G for run in RUNS if run.startswith("blog-eval-g")},
     **{run: EVAL_D for run in RUNS if run.startswith(("blog-eval-d", "blog-eval-mlp"))},
+    "blog-dcgan-saturating": SATURATING,
+    "blog-mlp-saturating": SATURATING,
+    "minimax-all-bn": ALL_BATCHNORM,
+    "minimax-all-bn-1": ALL_BATCHNORM,
     "wgan-adam": [
         ("torch.optim.RMSprop(net.parameters(), args.lr) for",
          "torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999)) for"),

@@ -179,6 +179,16 @@ def test_init_weights_draws_small_normal_weights_and_no_bias(name):
     assert_initialised(net)
 
 
+def test_the_DCGAN_generator_of_the_lab_is_the_vanilla_one_at_twice_the_width():
+    """As its docstring and its page say: on a 1 x 1 input the first transposed convolution is a linear layer."""
+    vanilla, dcgan = dcgan_celeba.VanillaGenerator(ngf=8), dcgan_celeba.DCGANGenerator(ngf=4)
+    first, *rest = vanilla.state_dict().values()
+    weights = [first.flatten(1).T, *rest]  # (100, 64, 4, 4) -> (1024, 100)
+    dcgan.load_state_dict(dict(zip(dcgan.state_dict(), weights)))
+    z = torch.randn(8, 100, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(vanilla(z), dcgan(z), atol=1e-5) and vanilla(z).std() > 0.1
+
+
 def assert_initialised(net):
     """Weights N(0, 0.02), BatchNorm's scales N(1, 0.02), every bias 0."""
     for layer in net.modules():
