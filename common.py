@@ -6,9 +6,7 @@ line from `launch`. Every other error keeps its traceback, so that your own mist
 """
 import argparse
 import contextlib
-import itertools
 import json
-import math
 import os
 import sys
 import zipfile
@@ -35,11 +33,11 @@ def launch(main):
         main()
     except KeyboardInterrupt:
         fail(f"interrupted{launch.hint}", status=130)
-    except (OSError, RuntimeError) as error:
-        words = ("out of memory", "to allocate", "ALLOC_FAILED", "No space", "inline_container")
-        if not any(word in str(error) for word in words):
+    except (OSError, RuntimeError, MemoryError) as error:
+        words = "out of memory|to allocate|ALLOC_FAILED|MemoryError|No space|quota|inline_container"
+        if not any(word in repr(error) for word in words.split("|")):
             raise
-        fail(f"memory (try a smaller --batch-size) or disk is full: {error}{launch.hint}", status=1)
+        fail(f"memory (a new run, smaller --batch-size?) or disk is full: {error}{launch.hint}", 1)
 
 
 launch.hint = ""  # how to go on after the last checkpoint: set by save_checkpoint, by a resume
@@ -57,11 +55,12 @@ def training_parser(file, doc, kinds, epochs, batch_size, seed):
     """The flags of every training script; the script adds its algorithm's own after them."""
     parser = new_parser(file, doc)
     add, folder = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
-    add("--data", default="data", metavar="DIR", help="folder of the datasets")
+    # expanduser replaces ~, which not every shell does
+    add("--data", type=os.path.expanduser, default="data", metavar="DIR", help="of the datasets")
     add("--dataset", default=kinds[0], choices=kinds, help="toy is drawn by code: no download")
     add("--limit", type=int, metavar="N", help="train on the first N images only")
-    folder("--out", metavar="DIR", help="folder of a new run; None: a new one in runs/")
-    folder("--resume", metavar="DIR", help="continue the run in DIR after its last finished epoch")
+    folder("--out", type=os.path.expanduser, metavar="DIR", help="of a new run; None: in runs/")
+    folder("--resume", type=os.path.expanduser, metavar="DIR", help="of the run to go on with")
     add("--epochs", type=int, default=epochs, help="passes over the data in total, also on resume")
     add("--batch-size", type=int, default=batch_size, help="real images in a minibatch")
     add("--seed", type=int, default=seed, help="of the weights, the noise, the order of the images")
@@ -87,15 +86,16 @@ def parse(parser, argv):
         launch.hint = f"; --resume {args.resume} goes on with epoch {saved['epoch'] + 1}"
         for name, value in saved["args"].items():
             # on MPS the weights have another memory layout (see `place`), and so do Adam's moments
-            may = "epochs data" if "mps" in (value, args.device) else "epochs data device"
+            may = "epochs data" if "mps" in f"{value} {args.device}" else "epochs data device"
             if getattr(args, name) != value and name not in may.split():
                 fail(f"--{name.replace('_', '-')} {getattr(args, name)}: that run has {value}")
     elif args.out and Path(args.out, "config.json").exists():
         fail(f"--out {args.out} holds a run: choose another folder, or --resume {args.out}")
-    for name, value in vars(args).items():
-        low = 0 if name in ("seed", "clip") else 1e-12
-        if isinstance(value, (int, float)) and not low <= value < 2**32:  # not a number fails too
-            fail(f"--{name.replace('_', '-')} {value} is out of range")
+    lows = {"seed": 0, "clip": 0, "epochs": max(1, saved["epoch"]) if saved else 1}
+    for name in "limit epochs batch-size seed ngf ndf n-critic clip lr lr-g lr-d".split():
+        value, low = getattr(args, name.replace("-", "_"), None), lows.get(name, 1e-12)
+        if value is not None and not low <= value < 2**32:  # not a number fails too
+            fail(f"--{name} {value} is out of range" + f": that run has had {low}" * (low > 1))
     args.script = script
     return args, saved
 
@@ -157,10 +157,9 @@ def find_pictures(root):
             fail(f"{path} is no complete zip archive: cut short, or a web page saved in its place")
         if names := pictures(archive.namelist()):
             return path.parent, names, archive
-    fail(f"no pictures in {folder}. CelebA is img_align_celeba.zip (202,599 JPEGs, 1.4 GB) from "
-         "mmlab.ie.cuhk.edu.hk/projects/CelebA.html, kaggle.com (jessicali9530/celeba-dataset) or "
-         "huggingface.co (nielsr/CelebA-faces). Put it, zipped or not, into "
-         f"{Path(root, 'celeba')}, or try --dataset toy")
+    fail(f"no pictures in {folder} (jpg, png, ...). CelebA is img_align_celeba.zip (1.4 GB) of "
+         "mmlab.ie.cuhk.edu.hk/projects/CelebA.html or kaggle.com (jessicali9530/celeba-dataset): "
+         f"put it, zipped or not, into {Path(root, 'celeba')}, or try --dataset toy")
 
 
 def decode(zipped, name, out):
@@ -180,8 +179,8 @@ def load_faces(root, limit=None, size=64):
     All of them are kept, decoded, beside the pictures until a file changes; `limit`: the first N.
     """
     folder, names, archive = find_pictures(root)
-    stats = [os.stat(path) for path in ([archive.filename] if archive else names)]
-    fingerprint = [len(names), sum(stat.st_size for stat in stats), max(s.st_mtime for s in stats)]
+    stats = list(map(os.stat, filter(os.path.exists, [archive.filename] if archive else names)))
+    fingerprint = [len(names), sum(s.st_size for s in stats), sum(s.st_mtime for s in stats)]
     cache, names = folder / f"faces{size}.pt", names[:limit]
     with contextlib.suppress(Exception):  # not kept yet, or not whole: decode
         if (kept := torch.load(cache, weights_only=True, mmap=True))["fingerprint"] == fingerprint:
@@ -227,7 +226,7 @@ def to_float(images):
 # -------------------------------------------------------------------------- pictures and tables out
 def save_grid(path, images, columns=None):
     """Save images, float (N, C, H, W) in [-1, 1], as one PNG: a square, or `columns` in a row."""
-    columns = columns or math.isqrt(len(images))
+    columns = columns or int(len(images) ** 0.5)
     utils.save_image(images, path, nrow=columns, normalize=True, value_range=(-1, 1), pad_value=1)
 
 
@@ -247,7 +246,7 @@ def append_rows(path, rows):
     A number that is not finite ends the run: the last checkpoint is the last good one.
     """
     columns = [[row[name] for row in rows] for name in rows[0]]
-    table = numpy.array([torch.stack(column).tolist() if all(map(torch.is_tensor, column))
+    table = numpy.array([torch.stack(column).flatten().tolist() if all(map(torch.is_tensor, column))
                          else list(map(float, column)) for column in columns]).T
     with open(path, "a") as file:
         header = "" if file.tell() else ",".join(rows[0])
@@ -263,7 +262,7 @@ def keep_rows(path, count):
     counted, not read: the last may be torn."""
     with open(path, "a+b") as file:
         file.seek(0)
-        file.truncate(sum(map(len, itertools.islice(file, count + 1 if count else 0))))
+        file.truncate(sum(len(row) for row, _ in zip(file, range(count + 1 if count else 0))))
 
 
 def read_csv(path):
@@ -294,9 +293,10 @@ def draw_run(out):
         for color, name in enumerate(names):
             axes.plot(table["step"], table[name], f"C{color}", alpha=0.2, linewidth=0.5)
             axes.plot(*running_median(table["step"], table[name]), f"C{color}", label=name)
-        axes.legend()
+        axes.legend(loc="upper right")
     figure.savefig(out / "losses.png", dpi=100)
-    frames = [Image.open(path).copy() for path in sorted(out.glob("samples/step_*.png"))]
+    paths = sorted(out.glob("samples/step_*.png"))[::-1]  # of a long run 400 at most, and the last
+    frames = [Image.open(path).copy() for path in paths[::len(paths) // 400 + 1]][::-1]
     frames[0].save(out / "training.gif", save_all=True, append_images=frames[1:], loop=0,
                    duration=min(250, 10_000 / len(frames)))  # milliseconds: at most ten seconds
 
@@ -313,16 +313,17 @@ def make_folder(path):
 def open_run(args, device, images, G, D):
     """The run's folder: --resume, --out, or the first of runs/SCRIPT, runs/SCRIPT-2, ... that is
     not there yet. Says what runs, and writes it into config.json."""
-    names = (f"runs/{args.script}" + f"-{i}" * (i > 1) for i in itertools.count(1))
+    if (then := vars(args).setdefault("images", len(images))) != len(images):
+        fail(f"that run has {then:,} images, and there are {len(images):,} now: it cannot go on")
+    names = (f"runs/{args.script}" + f"-{i}" * (i > 1) for i in range(1, 1_000_000))
     out = args.resume or args.out or next(name for name in names if not Path(name).exists())
     make_folder(Path(out, "samples"))
     count = {name: sum(p.numel() for p in net.parameters()) for name, net in [("G", G), ("D", D)]}
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    few = f" (there are no {args.limit:,})" if args.limit and args.limit > len(images) else ""
-    print(f"{len(images):,} images of {args.dataset}{few}; G has {count['G']:,} parameters, D "
+    print(f"{len(images):,} images of {args.dataset}; G has {count['G']:,} parameters, D "
           f"{count['D']:,}; {name}, {args.precision}; into {out}", flush=True)
-    config = {**vars(args), "out": out, "device_name": name, "images": len(images),
-              "parameters": count, "python": sys.version.split()[0], "torch": torch.__version__}
+    config = {**vars(args), "out": out, "device_name": name, "parameters": count,
+              "python": sys.version.split()[0], "torch": torch.__version__}
     Path(out, "config.json").write_text(json.dumps(config, indent=2))
     return Path(out)
 

@@ -33,7 +33,7 @@ def parse_args(argv):
     add("--ndf", type=int, default=64, help="width of D (the lab: 64); 16 for a slow laptop")
     add("--lr", type=float, default=2e-4, help="Adam rate of both. The lab prints 0.002 and names "
         "Radford et al. for it, who used 0.0002")
-    add("--compare", metavar="RUN", help="another run's folder: draw losses_comparison.png")
+    add("--compare", metavar="RUN", help="draw losses_comparison.png with another run's")
     args, saved = common.parse(parser, argv)
     args.generator = args.generator or ("vanilla" if args.dataset == "mnist" else "dcgan")
     args.batch_size = args.batch_size or (64 if args.dataset == "mnist" else 128)

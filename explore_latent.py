@@ -13,6 +13,7 @@ Notation  z: noise (latent_dim,), drawn from N(0, 1) by its seed: seed 42 is the
 import argparse
 import importlib
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def parse_args(argv):
     for command, seeds in [(sample, "0-63"), (play, "140,180"), (walk, "140,180")]:
         command.error = parser.error
         command.add_argument("--seeds", default=seeds, help=f"such as 0-3,8; default {seeds}")
-        command.add_argument("--out", metavar="DIR", help="default: explore beside the checkpoint")
+        command.add_argument("--out", type=os.path.expanduser, metavar="DIR",
+                             help="default: explore beside the checkpoint")
         command.add_argument("--device", help="cpu, cuda, ...; default: cuda when there is one")
     args = parser.parse_args(argv)
     args.seeds = parse_seeds(args.seeds)
@@ -92,8 +94,9 @@ def load_generator(path, device, file=None):
     elif name not in GENERATORS.get(script, []):
         common.fail(f"{path} holds the {name} of {script}.py, which is not a generator of these "
                     f"scripts. To explore it: explore_latent.py --script {script}.py {path} ...")
+    module = importlib.import_module(script)  # a mistake in your own script keeps its traceback
     try:
-        G = getattr(importlib.import_module(script), str(name))(**keywords)
+        G = getattr(module, str(name))(**keywords)
         G.load_state_dict(saved["G"])
         common.place(G, device).eval()
         G(torch.zeros(1, keywords["latent_dim"], device=device))
@@ -125,6 +128,10 @@ def sample(G, latent_dim, args):
     common.save_grid(args.out / "sample.png", images(shown), math.ceil(math.sqrt(len(shown))))
     if args.each:
         common.make_folder(args.out / "sample")
+        names = {f"{seed:06d}.png" for seed in args.seeds}
+        if others := [path for path in args.out.glob("sample/*") if path.name not in names]:
+            common.fail(f"{args.out / 'sample'} holds {len(others)} files of other seeds, perhaps "
+                        "of older weights: remove them, or choose another --out")
         for first in tqdm(range(0, len(args.seeds), 64), "writing", disable=None, leave=False):
             seeds = args.seeds[first:first + 64]
             for seed, image in zip(seeds, images(seeds)):

@@ -32,12 +32,13 @@ def parse_args(argv):
     parser = common.new_parser(__file__, __doc__)
     add = parser.add_argument
     add("checkpoints", nargs="+", metavar="CHECKPOINT", help="of runs on the same dataset")
-    add("--data", default="data", metavar="DIR", help="folder of the datasets, as in training")
+    add("--data", type=os.path.expanduser, default="data", metavar="DIR", help="as in training")
     add("--n", type=int, default=4096, help="samples of each (the assignment's repository: 4,096)")
     add("--seed", type=int, default=0, help="of the samples, the choice of reals, the splits")
     add("--weights", metavar="FILE",
         help=f"CelebA: {INCEPTION_WEIGHTS}; None: torch.hub's cache, or a download")
-    add("--out", metavar="DIR", help="None: a folder `scores` beside the first checkpoint")
+    add("--out", type=os.path.expanduser, metavar="DIR",
+        help="None: a folder `scores` beside the first checkpoint")
     add("--device", help="cpu, cuda, ...; None: cuda when there is one, else cpu")
     args = parser.parse_args(argv)
     if args.n < 10 * SPLITS:
@@ -251,7 +252,8 @@ def main(argv=None):
         G, latent_dim = load_generator(path, device)
         z = torch.randn(args.n, latent_dim, generator=torch.Generator().manual_seed(args.seed))
         name = Path(path).resolve().parent.name
-        name += f"-{len(samples) + 1}" * (name in {"real", *samples})
+        while name in {"real", *samples}:
+            name += f"-{len(samples) + 1}"
         samples[name] = images_of(G, z)
     out = Path(args.out or Path(args.checkpoints[0]).parent / "scores")
     reals, labels = load_reals(dataset, args.data)

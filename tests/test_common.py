@@ -1,4 +1,5 @@
 """What every training script relies on: images in, pictures and tables out, exact resume, errors in one line."""
+import errno
 import gzip
 import inspect
 import json
@@ -107,6 +108,14 @@ def test_a_column_may_hold_numbers_and_tensors():
         assert common.append_rows("mixed.csv", rows) == "loss_penalty 1.5"
 
 
+def test_a_column_may_hold_vectors_of_one_element():
+    """As D gives them without its Flatten."""
+    rows = []
+    for step in (1, 2):
+        common.add_row(rows, step=step, loss_d=torch.tensor([float(step)]))
+    assert common.append_rows("one.csv", rows) == "loss_d 1.5" and csv_rows("one.csv")[1] == [[1, 1], [2, 2]]
+
+
 def test_two_processes_that_save_the_same_file_do_not_meet(monkeypatch):
     save = torch.save
 
@@ -201,6 +210,19 @@ def test_a_long_training_GIF_lasts_ten_seconds():
     with Image.open("training.gif") as film:
         lasts = sum(film.seek(i) or film.info["duration"] for i in range(film.n_frames))
         assert film.n_frames == 80 and lasts == pytest.approx(10_000, rel=0.1)
+
+
+def test_the_GIF_of_a_very_long_run_has_at_most_400_pictures_and_the_last_one():
+    """Browsers show what should last less than 20 milliseconds for 100."""
+    Path("samples").mkdir()
+    for i in range(801):
+        Image.new("L", (4, 4), i // 4).save(f"samples/step_{i:06d}.png")
+    Path("losses.csv").write_text("step,epoch,loss_d\n1,1,0.5\n2,1,0.4\n")
+    common.draw_run(Path())
+    with Image.open("training.gif") as film:
+        greys = [film.seek(i) or film.convert("L").getpixel((0, 0)) for i in range(film.n_frames)]
+        assert film.info["duration"] >= 20
+    assert 200 <= len(greys) <= 400 and greys == sorted(greys) and greys[0] < 2 and greys[-1] == 200
 
 
 # -------------------------------------------------------------------------------------------------------------- folders
@@ -389,7 +411,7 @@ def test_ctrl_c_before_the_first_step_ends_with_130(script, stops, monkeypatch):
 def test_resume_takes_the_runs_flags_and_refuses_others_by_name(stops, straight):
     saved = checkpoint(straight(gan_mnist_mlp)[0])
     Path("run/samples").mkdir(parents=True)
-    args = {**saved["args"], "limit": 32, "lr_g": 0.002}
+    args = {**saved["args"], "limit": 32, "images": 32, "lr_g": 0.002}
     torch.save({**saved, "step": 0, "epoch": 0, "args": args}, "run/checkpoint.pt")
     before = Path("run/checkpoint.pt").read_bytes()
     for flag, value in [("--lr-g", 0.001), ("--seed", 5), ("--dataset", "mnist"), ("--batch-size", 8), ("--limit", 100),
@@ -403,6 +425,17 @@ def test_resume_takes_the_runs_flags_and_refuses_others_by_name(stops, straight)
     config = json.loads(Path("run/config.json").read_text())
     assert (config["lr_g"], config["limit"], config["epochs"], config["data"]) == (0.002, 32, 2, "elsewhere")
     assert checkpoint("run")["epoch"] == 2 and checkpoint("run")["args"]["data"] == "elsewhere"
+
+
+def test_resume_refuses_fewer_epochs_than_the_run_has_had_and_another_number_of_images(straight, stops):
+    """--epochs is the total: who takes it for "so many more" is told. Other images would be another experiment."""
+    saved = checkpoint(straight(gan_mnist_mlp)[0])
+    for name, args in [("few", saved["args"]), ("grown", {**saved["args"], "images": 639})]:
+        Path(name).mkdir()
+        torch.save({**saved, "args": args}, f"{name}/checkpoint.pt")
+    assert "--epochs 2 is out of range: that run has had 3" in stops(gan_mnist_mlp.main, ["--resume", "few", "--epochs", "2"])
+    assert "639 images, and there are 640 now" in stops(gan_mnist_mlp.main, ["--resume", "grown", "--epochs", "4"])
+    assert all([path.name for path in Path(name).iterdir()] == ["checkpoint.pt"] for name in ("few", "grown"))
 
 
 @pytest.mark.parametrize("script, changes", [
@@ -424,6 +457,8 @@ def test_no_run_moves_between_mps_and_another_device(stops, straight):
     Path("run").mkdir()
     torch.save({**saved, "args": {**saved["args"], "device": "mps"}}, "run/checkpoint.pt")
     assert "--device cpu: that run has mps" in stops(dcgan_celeba.main, ["--resume", "run", "--device", "cpu"])
+    torch.save({**saved, "args": {**saved["args"], "device": "mps:0"}}, "run/checkpoint.pt")
+    assert "--device cpu: that run has mps:0" in stops(dcgan_celeba.main, ["--resume", "run", "--device", "cpu"])
 
 
 class Evil:
@@ -500,6 +535,9 @@ def test_too_little_memory_is_one_line_and_another_error_keeps_its_traceback(sto
     assert "out of memory" in line and "--resume a goes on with epoch 1" in line
     monkeypatch.setattr(dcgan_mnist, "step_G", lambda *inputs: torch.empty(2**60))  # the CPU has other words
     assert "memory" in stops(launched(dcgan_mnist), [*flags, "b"], status=1)
+    for i, error in enumerate([MemoryError(), OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))]):
+        raises(error)
+        assert "memory" in stops(launched(dcgan_mnist), [*flags, f"c{i}"], status=1)
     for error in (RuntimeError("mat1 and mat2 cannot be multiplied"), ValueError("mine"), FileNotFoundError("x")):
         raises(error)
         with pytest.raises(type(error), match=str(error)):
@@ -545,6 +583,15 @@ def test_bad_flags_get_one_line(stops):
     ]:
         assert word in stops(script.main, ["--dataset", "toy", "--epochs", "1", *flags]), flags
     assert sorted(path.name for path in Path().iterdir()) == ["file"], "a refused run left something behind"
+
+
+def test_a_tilde_is_the_home_folder_in_every_shell(monkeypatch, capsys):
+    """Also in --out=~/run, or on Windows, where the shell leaves it alone."""
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    monkeypatch.setenv("USERPROFILE", str(Path.cwd()))
+    gan_mnist_mlp.main([*MLP, "--epochs", "1", "--out=~/run", "--data=~/data"])
+    gan_mnist_mlp.main(["--resume=~/run"])
+    assert checkpoint("run")["args"]["data"] == str(Path("data").absolute()) and not Path("~").exists()
 
 
 @each_script
@@ -601,12 +648,16 @@ def test_mnist_is_read_pixel_by_pixel_with_its_labels():
     assert both.shape == (90, 1, 28, 28) and torch.equal(both[:60], images) and len(labels) == 90
 
 
-def test_few_images_are_said(capsys):
-    gan_mnist_mlp.main(["--dataset", "toy", "--limit", "9999", "--batch-size", "5000", "--epochs", "1", "--out", "run"])
-    assert "5,923 images of toy (there are no 9,999)" in capsys.readouterr().out
-
-
 # ------------------------------------------------------------------------------------------------------------- homework
+def test_a_students_own_flags_may_have_any_value():
+    parser = common.training_parser("my_gan.py", "A GAN.", ["toy"], epochs=1, batch_size=2, seed=0)
+    parser.add_argument("--penalty", action="store_true")
+    parser.add_argument("--weight", type=float, default=0.0)
+    parser.add_argument("--shift", type=int, default=-1)
+    args, _ = common.parse(parser, [])
+    assert (args.penalty, args.weight, args.shift) == (False, 0.0, -1)
+
+
 def test_one_more_loss_is_saved_printed_and_drawn_and_a_column_may_go(monkeypatch, capsys, drawn):
     """As when a student adds a term to a row of the log, and takes another away."""
     add_row = common.add_row

@@ -90,6 +90,17 @@ def test_a_seed_is_the_same_picture_in_every_list_and_command():
     assert abs(cells("walk/walk_7-42_latent.png", 28, 11)[-1] - expected).max() <= 1
 
 
+def test_samples_of_other_seeds_are_not_left_for_a_score_to_read(stops):
+    """They may be of older weights, and torch-fidelity reads all that is in the folder."""
+    write_checkpoint()
+    script.main(["checkpoint.pt", "sample", "--seeds", "0-4", "--each"])
+    before = sorted(Path("explore/sample").iterdir())
+    assert "holds 3 files of other seeds" in stops(script.main, ["checkpoint.pt", "sample", "--seeds", "1,2,8", "--each"])
+    assert sorted(Path("explore/sample").iterdir()) == before
+    script.main(["checkpoint.pt", "sample", "--seeds", "0-6", "--each"])
+    assert len(list(Path("explore/sample").iterdir())) == 7
+
+
 def test_seed_lists():
     assert script.parse_seeds("0-3,8") == [0, 1, 2, 3, 8] and script.parse_seeds("5") == [5] and script.parse_seeds("1, 2") == [1, 2]
 
@@ -253,6 +264,14 @@ def test_a_renamed_copy_is_explored_when_its_file_is_named(stops):
     assert (pixels("copy/sample.png") == pixels("original/sample.png")).all()
     for file in ("none.py", "checkpoint.pt"):
         assert "no such Python file" in stops(script.main, ["--script", file, "checkpoint.pt", "sample"])
+
+
+def test_a_mistake_in_a_students_own_script_keeps_its_traceback():
+    write_checkpoint(script="slip")
+    source = (ROOT / "gan_mnist_mlp.py").read_text()
+    Path("slip.py").write_text(source.replace("class Generator(nn.Module)", "class Generator(nn.Modul)"))
+    with pytest.raises(AttributeError, match="Modul"):
+        script.main(["--script", "slip.py", "checkpoint.pt", "sample"])
 
 
 def test_a_generator_that_wants_labels_is_refused_in_one_line(stops):

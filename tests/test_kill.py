@@ -33,7 +33,7 @@ def kill_and_resume(script, kills, epochs):
         time.sleep(random.uniform(0, 0.3))
         process.kill()
         error = process.communicate()[1]
-        assert process.returncode == -9, f"it ended by itself: {error}"  # more epochs, and it will not
+        assert process.returncode == (1 if sys.platform == "win32" else -9), f"it ended by itself: {error}"  # more epochs, and it will not
         killed += 1
         assert 0 <= checkpoint("killed")["epoch"] < epochs, "a checkpoint that is there can be loaded"
         flags = ["--resume", "killed"]

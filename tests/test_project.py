@@ -20,7 +20,7 @@ LINES = {"common": 230, "toy_images": 75, "gan_mnist_mlp": 230, "dcgan_mnist": 2
 
 @functools.cache
 def tree(name):
-    return ast.parse(SCRIPTS[name].read_text())
+    return ast.parse(SCRIPTS[name].read_text("utf-8"))
 
 
 def code_lines(name, node=None):
@@ -37,7 +37,7 @@ def numbers_of_code_lines(name):
         if isinstance(part, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(part) is not None:
             docstrings.update(range(part.body[0].lineno, part.body[0].end_lineno + 1))
     silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    for token in tokenize.generate_tokens(io.StringIO(SCRIPTS[name].read_text()).readline):
+    for token in tokenize.generate_tokens(io.StringIO(SCRIPTS[name].read_text("utf-8")).readline):
         if token.type not in silent:
             lines.update(range(token.start[0], token.end[0] + 1))
     return lines - docstrings
@@ -51,7 +51,7 @@ def test_every_script_has_a_limit():
 @pytest.mark.parametrize("name", LINES)
 def test_scripts_stay_small_enough_to_read_and_to_project(name):
     assert code_lines(name) <= LINES[name]
-    wide = [line for line in SCRIPTS[name].read_text().splitlines() if len(line) > 100]
+    wide = [line for line in SCRIPTS[name].read_text("utf-8").splitlines() if len(line) > 100]
     assert not wide, "at most 100 columns: they are projected"
 
 
@@ -71,7 +71,7 @@ def test_the_two_steps_of_every_script_can_be_seen_at_once():
 def text_of(name, function):
     """A function's lines, comments included, without its docstring."""
     node = next(node for node in tree(name).body if isinstance(node, ast.FunctionDef) and node.name == function)
-    lines = SCRIPTS[name].read_text().splitlines()
+    lines = SCRIPTS[name].read_text("utf-8").splitlines()
     first = node.body[0]
     docstring = range(first.lineno, first.end_lineno + 1) if ast.get_docstring(node) is not None else ()
     return [lines[i - 1] for i in range(node.lineno, node.end_lineno + 1) if i not in docstring]

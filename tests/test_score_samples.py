@@ -126,6 +126,9 @@ def test_runs_of_one_name_keep_their_rows_and_pictures():
     script.main([*runs, "--n", "40", "--out", "scores"])
     assert [line.split(",")[0] for line in Path("scores/scores.csv").read_text().splitlines()[2:5]] == ["a", "a-2", "a-3"]
     assert len({path.read_bytes() for path in Path("scores").glob("neighbours_*.png")}) == 3
+    Path("a").rename("a-3")  # the name that the third one would get
+    script.main(["a-3/checkpoint.pt", *runs[1:], "--n", "40", "--out", "again"])
+    assert len({line.split(",")[0] for line in Path("again/scores.csv").read_text().splitlines()[1:]}) == 5
 
 
 def test_a_run_in_a_folder_named_real_does_not_take_the_place_of_the_reals():
