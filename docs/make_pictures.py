@@ -325,7 +325,7 @@ PICTURES = {
     "minimax-batchnorm.png":
         (["minimax", "minimax-all-bn"], lambda: below(last("minimax", 1, 8, 64), last("minimax-all-bn", 1, 8, 64)), 256),
     "lsgan-samples.png": (["lsgan"], lambda: last("lsgan", 2, 8, 64), 256),
-    "walk-digits.png": (["blog-dcgan"], lambda: below(*walk("blog-dcgan")), 24),
+    "walk-digits.png": (["blog-dcgan-100"], lambda: below(*walk("blog-dcgan-100")), 24),
     "walks.png": (["minimax", "wgan"], lambda: walks("minimax", "wgan"), 256),
     "walk-faces.png": (["lab-vanilla-full"], lambda: below(*walk("lab-vanilla-full")), 256),
     "play-faces.png": (["lab-vanilla-full"], lambda: play("lab-vanilla-full"), 256),
