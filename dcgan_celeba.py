@@ -104,7 +104,7 @@ class DCGANGenerator(nn.Module):
     """z (B, latent_dim) -> images (B, 3, 64, 64) in [-1, 1].
 
     A linear projection, to 1024 channels, in place of the first block. On a 1 x 1 input that block
-    is a linear map too: this is the VanillaGenerator with twice the ngf, in other words.
+    is a linear map too, so this is the VanillaGenerator with twice the ngf.
     """
 
     def __init__(self, latent_dim=100, ngf=64):

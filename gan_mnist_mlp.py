@@ -110,7 +110,7 @@ def step_G(G, D, opt_G, fake, g_loss):
     if g_loss == "saturating":  # log(1 - D(G(z))), as the report prints it: where D is sure of a
         # fake, its gradient at D's logit vanishes (Goodfellow et al. 2014, section 3)
         loss_G = -F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
-    else:  # there this one's does not; what the report's code does
+    else:  # this one's gradient does not vanish there; what the report's code does
         loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
     loss_G.backward(inputs=list(G.parameters()))  # through D, but only G receives a gradient
