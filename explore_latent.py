@@ -124,8 +124,6 @@ def sample(G, latent_dim, args):
     def images(seeds):
         return images_of(G, torch.stack([z_of(seed, latent_dim) for seed in seeds]))
 
-    shown = args.seeds[:1024]
-    common.save_grid(args.out / "sample.png", images(shown), math.ceil(math.sqrt(len(shown))))
     if args.each:
         common.make_folder(args.out / "sample")
         names = {f"{seed:06d}.png" for seed in args.seeds}
@@ -136,6 +134,8 @@ def sample(G, latent_dim, args):
             seeds = args.seeds[first:first + 64]
             for seed, image in zip(seeds, images(seeds)):
                 to_picture(image).save(args.out / f"sample/{seed:06d}.png")
+    shown = args.seeds[:1024]
+    common.save_grid(args.out / "sample.png", images(shown), math.ceil(math.sqrt(len(shown))))
 
 
 def play(G, latent_dim, args):
