@@ -104,9 +104,10 @@ def pick_device(name, training=True):
     """The torch.device of --device, checked. On CUDA, matrices are multiplied in TF32."""
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.zeros(1, device=name).device
+        (torch.ones(1, device=name) + 1).cpu()  # a GPU too old for this torch fails at a sum only
+        device = torch.device(name)
     except (RuntimeError, AssertionError, ImportError) as error:
-        fail(f"--device {name} cannot be used here: {str(error).splitlines()[0]}")
+        fail(f"--device {name} cannot be used here, cpu can: {str(error).splitlines()[0][:150]}")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32: float32's range, 10 bits of mantissa
         torch.backends.cudnn.benchmark = training  # pays where every batch has the same shape
@@ -213,8 +214,7 @@ def shuffled_batches(images, batch_size, epoch, epochs):
 
     The order is drawn on the CPU: the same for every device. The incomplete last one is dropped.
     """
-    steps = len(images) // batch_size
-    order = torch.randperm(len(images))[:steps * batch_size].view(steps, batch_size)
+    order = torch.randperm(len(images)).unfold(0, batch_size, batch_size)  # (steps, batch_size)
     return tqdm(order.to(images.device), f"epoch {epoch + 1}/{epochs}", disable=None, leave=False)
 
 

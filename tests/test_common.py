@@ -566,6 +566,7 @@ def test_bad_flags_get_one_line(stops):
         (["--dataset", "cifar"], "--dataset"), (["--precision", "fp8"], "--precision"),
         (["--seed", "4294967296"], "--seed 4294967296"),
         (["--device", "warp"], "--device warp"), (["--device", "cuda:99"], "--device cuda:99"),
+        (["--device", "meta"], "--device meta cannot be used here, cpu can"),
         (["--limit", "5", "--batch-size", "2"], "10 modes"),
         (["--epochz", "3"], "--epochz"), (["--seed", "-1"], "--seed -1"), (["--seed", "1e3"], "--seed"),
         (["--lr-g", "nan"], "--lr-g nan"), (["--lr-g", "inf"], "--lr-g inf"), (["--lr-g", "-1"], "--lr-g -1"),
