@@ -72,6 +72,9 @@ def test_minibatches_visit_every_image_at_most_once_an_epoch_and_drop_an_incompl
         assert len(order.unique()) == 48 and 0 <= order.min() and order.max() < 50
         assert not torch.equal(order.flatten().sort().values, order.flatten())
     assert not torch.equal(*orders), "each epoch has an order of its own"
+    many = torch.stack([torch.stack(list(common.shuffled_batches(images, 8, 0, 1))) for _ in range(200)]).double()
+    means = many.mean(dim=(0, 2))  # of the images' numbers, for each of the six: 24.5, with a deviation of 0.4
+    assert (means - 24.5).abs().max() < 3, "every minibatch is drawn from all of the images"
     assert len(list(common.shuffled_batches(images, 50, 0, 1))) == 1, "as many batches as fit, also when all are used"
 
 
@@ -730,3 +733,10 @@ def test_images_are_held_on_the_GPU_where_they_fit_and_the_order_is_the_CPUs():
     torch.manual_seed(0)
     on_cpu = list(common.shuffled_batches(images, 16, 0, 1))
     assert all(a.device.type == "cuda" and torch.equal(a.cpu(), b) for a, b in zip(on_gpu, on_cpu))
+
+
+@on_gpu
+def test_fp32_is_TF32_on_a_GPU_and_only_training_tries_out_kernels():
+    for training in (False, True):
+        common.pick_device(None, training)
+        assert torch.get_float32_matmul_precision() == "high" and torch.backends.cudnn.benchmark == training

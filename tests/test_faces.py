@@ -147,6 +147,10 @@ def test_decoded_images_are_kept_until_a_file_changes(monkeypatch):
         patch.setattr(common, "decode", lambda *inputs: seen.append(0) or decode(*inputs))
         os.utime("plain/000002.jpg", (1e9, 1e9))
         assert torch.equal(common.load_faces("plain"), changed) and len(seen) == 5
+        with open("plain/000002.jpg", "ab") as file:  # and so is one of another size, also with the same time
+            file.write(b"!")
+        os.utime("plain/000002.jpg", (1e9, 1e9))
+        assert torch.equal(common.load_faces("plain"), changed) and len(seen) == 10
     Path("plain/000001.jpg").unlink()
     assert torch.equal(common.load_faces("plain"), changed[1:])
     write_pictures("plain", 6, seed=3)
