@@ -38,6 +38,8 @@ RUNS = {
        for suffix, seed in SEEDS},
     "blog-dcgan": "dcgan_mnist.py --epochs 16",
     "blog-mlp": "dcgan_mnist.py --model mlp --epochs 16",
+    **{f"blog-{model}-16-{seed}": f"dcgan_mnist.py --model {model} --epochs 16 --seed {seed}"
+       for model in ("dcgan", "mlp") for seed in (43, 44)},
     "blog-dcgan-100": "dcgan_mnist.py",
     "blog-mlp-100": "dcgan_mnist.py --model mlp",
     **{f"blog-{model.split()[0]}-{name}": f"dcgan_mnist.py --model {model} --epochs 4 {flags}"

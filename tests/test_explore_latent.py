@@ -11,6 +11,7 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
+import common
 import dcgan_celeba
 import dcgan_mnist
 import explore_latent as script
@@ -166,6 +167,13 @@ def mp4_pictures(path):
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert stream.width % 2 == 0 and stream.height % 2 == 0
         return [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(stream)]
+
+
+def test_every_grey_survives_the_way_into_a_frame():
+    greys = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
+    frame = numpy.asarray(script.to_picture(common.to_float(greys)))
+    assert frame.shape == (16, 16, 3) and (frame == greys.view(16, 16, 1).numpy()).all()
+    assert script.to_picture(torch.tensor([[[-1.5, 1.5]]])).tobytes() == bytes([0, 0, 0, 255, 255, 255])
 
 
 def test_films_go_there_and_back_and_a_tour_closes():
