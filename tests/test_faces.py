@@ -303,6 +303,8 @@ def test_toy_faces_are_balanced_always_the_same_and_drawn_from_their_factors():
     assert fringe[0] > 2 * fringe[1] > 2 * fringe[2], "and the fourth kind is red"
     nose = x[:, :, 36, 32].mean(dim=1)  # skin, from dark to light
     assert torch.corrcoef(torch.stack([nose, factors["skin"]]))[0, 1] > 0.9
+    middle = toy_images.draw(torch.full((10, 2, 1, 1, 1), 0.5), torch.tensor([0, 7])).int()  # every factor at 1/2: no turn
+    assert (middle - middle.flip(3)).abs().max() <= 1, "two halves alike, each with an eye"
 
 
 # ------------------------------------------------------------------------------------------------------ dcgan_celeba.py
