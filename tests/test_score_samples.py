@@ -1,6 +1,7 @@
 """The scores, on probabilities and Gaussians whose answers are known, and the table on small datasets."""
 import csv
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,8 +103,18 @@ def make_run(folder, kind, dataset, **changes):
     return f"{folder}/checkpoint.pt"
 
 
-def test_the_table_stands_between_the_reals_and_one_sample_repeated(capsys):
-    write_mnist("data", count=210)
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A small MNIST with its classifier beside it, trained once: a folder to copy."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_mnist(folder, count=210)
+    reals = common.load_mnist(folder, "mnist", test=True)
+    script.load_classifier(*reals, folder / "classifier_mnist.pt", torch.device("cpu"))
+    return folder
+
+
+def test_the_table_stands_between_the_reals_and_one_sample_repeated(trained, capsys):
+    shutil.copytree(trained, "data")
     runs = [make_run("a", "zeros", "mnist"), make_run("b", "blog dcgan", "mnist")]
     script.main([*runs, "--n", "80"])
     with open("a/scores/scores.csv") as file:
@@ -121,8 +132,8 @@ def test_the_table_stands_between_the_reals_and_one_sample_repeated(capsys):
     assert Path("a/scores/scores.png").exists()
 
 
-def test_runs_of_one_name_keep_their_rows_and_pictures():
-    write_mnist("data", count=210)
+def test_runs_of_one_name_keep_their_rows_and_pictures(trained):
+    shutil.copytree(trained, "data")
     Path("x").mkdir()
     Path("y").mkdir()
     runs = [make_run("a", "zeros", "mnist"), make_run("x/a", "blog dcgan", "mnist"), make_run("y/a", "blog mlp", "mnist")]
@@ -134,24 +145,24 @@ def test_runs_of_one_name_keep_their_rows_and_pictures():
     assert len({line.split(",")[0] for line in Path("again/scores.csv").read_text().splitlines()[1:]}) == 5
 
 
-def test_a_run_in_a_folder_named_real_does_not_take_the_place_of_the_reals():
-    write_mnist("data", count=210)
+def test_a_run_in_a_folder_named_real_does_not_take_the_place_of_the_reals(trained):
+    shutil.copytree(trained, "data")
     script.main([make_run("real", "zeros", "mnist"), "--n", "40", "--out", "scores"])
     names = [line.split(",")[0] for line in Path("scores/scores.csv").read_text().splitlines()[1:]]
     assert names == ["real", "real-1", "one sample repeated"]
 
 
-def test_the_classifier_is_kept_beside_the_data_until_the_data_changes(capsys):
-    write_mnist("data", count=210)
+def test_the_classifier_is_kept_beside_the_data_until_the_data_changes(trained, capsys):
+    shutil.copytree(trained, "data")
     run = make_run("a", "zeros", "mnist")
-    script.main([run, "--n", "40"])
-    assert "new classifier" in capsys.readouterr().out and Path("data/classifier_mnist.pt").exists()
     script.main([run, "--n", "40"])
     assert "new classifier" not in capsys.readouterr().out
     write_mnist("other", count=210, seed=1)
-    Path("data/classifier_mnist.pt").rename("other/classifier_mnist.pt")
-    script.main([run, "--n", "40", "--data", "other"])
-    assert "new classifier" in capsys.readouterr().out
+    path = Path("data/classifier_mnist.pt").rename("other/classifier_mnist.pt")
+    before = path.read_bytes()
+    for said in (True, False):  # a new one, which then is the one kept
+        script.main([run, "--n", "40", "--data", "other"])
+        assert ("new classifier" in capsys.readouterr().out) == said and path.read_bytes() != before
 
 
 def test_the_classifier_learns_the_kinds_of_toy_faces(monkeypatch, capsys):
@@ -232,8 +243,8 @@ def test_the_nearest_neighbour_of_a_real_is_itself():
         assert picture.crop((2, 2, 242, 30)).tobytes() == picture.crop((2, 32, 242, 60)).tobytes()
 
 
-def test_the_seed_changes_the_samples_and_a_row_can_be_recomputed():
-    write_mnist("data", count=210)
+def test_the_seed_changes_the_samples_and_a_row_can_be_recomputed(trained):
+    shutil.copytree(trained, "data")
     run = make_run("a", "blog dcgan", "mnist")
     for seed in ("0", "0", "1"):
         script.main([run, "--n", "80", "--seed", seed, "--out", f"s{len(list(Path().glob('s?')))}"])
