@@ -38,8 +38,10 @@ RUNS = {
        for suffix, seed in SEEDS},
     "blog-dcgan": "dcgan_mnist.py --epochs 16",
     "blog-mlp": "dcgan_mnist.py --model mlp --epochs 16",
-    **{f"blog-{model}-16-{seed}": f"dcgan_mnist.py --model {model} --epochs 16 --seed {seed}"
-       for model in ("dcgan", "mlp") for seed in (43, 44)},
+    **{f"blog-{model}-16-{name}": f"dcgan_mnist.py --model {model} --epochs 16 {flags}"
+       for model in ("dcgan", "mlp")
+       for name, flags in [("43", "--seed 43"), ("44", "--seed 44"), ("slow", "--lr 5e-5"), ("fast", "--lr 1e-3")]},
+    "blog-mlp-16-slow-43": "dcgan_mnist.py --model mlp --epochs 16 --lr 5e-5 --seed 43",
     "blog-dcgan-100": "dcgan_mnist.py",
     "blog-mlp-100": "dcgan_mnist.py --model mlp",
     **{f"blog-{model.split()[0]}-{name}": f"dcgan_mnist.py --model {model} --epochs 4 {flags}"
@@ -308,6 +310,8 @@ PICTURES = {
     "zeros-losses.png": (["zeros-500"], lambda: copy("zeros-500", "losses.png"), 32),
     "blog-dcgan-samples.png": (["blog-dcgan-100"], lambda: in_time("blog-dcgan-100", [1, 16, 100], 8, 8, 28), 24),
     "blog-mlp-samples.png": (["blog-mlp-100"], lambda: in_time("blog-mlp-100", [1, 16, 100], 8, 8, 28), 24),
+    "blog-mlp-slow-samples.png":
+        (["blog-mlp-16-slow"], lambda: in_time("blog-mlp-16-slow", [1, 4, 8, 16], 2, 6, 28), 24),
     "blog-eval-samples.png":
         (["blog-dcgan-42", "blog-eval-g", "blog-eval-d"],
          lambda: below(*(in_time(run, [4], 2, 12, 28) for run in ("blog-dcgan-42", "blog-eval-g", "blog-eval-d"))), 24),
