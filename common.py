@@ -104,7 +104,7 @@ def pick_device(name, training=True):
     """The torch.device of --device, checked. On CUDA, matrices are multiplied in TF32."""
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        (torch.ones(1, device=name) + 1).cpu()  # a GPU too old for this torch fails at a sum only
+        (torch.ones(1, device=name) + 1).cpu()  # a GPU too old for this torch may only fail here
         device = torch.device(name)
     except (RuntimeError, AssertionError, ImportError) as error:
         fail(f"--device {name} cannot be used here, cpu can: {str(error).splitlines()[0][:150]}")
