@@ -26,6 +26,7 @@ HALF = "--limit 10000 --ngf 32 --ndf 32 --epochs 20"
 TOY = "--dataset toy --ngf 16 --ndf 16 --epochs 20"
 
 SEEDS = [("", ""), ("-1", " --seed 1"), ("-2", " --seed 2")]
+BLOG = [("43", "--seed 43"), ("44", "--seed 44"), ("slow", "--lr 5e-5"), ("fast", "--lr 1e-3")]  # its own seed is 42
 
 # run -> the command that makes it; --out is added
 RUNS = {
@@ -39,15 +40,12 @@ RUNS = {
     "blog-dcgan": "dcgan_mnist.py --epochs 16",
     "blog-mlp": "dcgan_mnist.py --model mlp --epochs 16",
     **{f"blog-{model}-16-{name}": f"dcgan_mnist.py --model {model} --epochs 16 {flags}"
-       for model in ("dcgan", "mlp")
-       for name, flags in [("43", "--seed 43"), ("44", "--seed 44"), ("slow", "--lr 5e-5"), ("fast", "--lr 1e-3")]},
+       for model in ("dcgan", "mlp") for name, flags in BLOG},
     "blog-mlp-16-slow-43": "dcgan_mnist.py --model mlp --epochs 16 --lr 5e-5 --seed 43",
     "blog-dcgan-100": "dcgan_mnist.py",
     "blog-mlp-100": "dcgan_mnist.py --model mlp",
     **{f"blog-{model.split()[0]}-{name}": f"dcgan_mnist.py --model {model} --epochs 4 {flags}"
-       for model in ("dcgan --precision bf16", "mlp")
-       for name, flags in [("42", "--seed 42"), ("43", "--seed 43"), ("44", "--seed 44"),
-                           ("slow", "--lr 5e-5"), ("fast", "--lr 1e-3")]},
+       for model in ("dcgan --precision bf16", "mlp") for name, flags in [("42", "--seed 42"), *BLOG]},
     **{f"blog-eval-{net}{suffix}": f"dcgan_mnist.py --precision bf16 --epochs 4{seed}"
        for net in "gd" for suffix, seed in [("", ""), ("-43", " --seed 43"), ("-44", " --seed 44")]},
     **{f"blog-eval-mlp-{seed}": f"dcgan_mnist.py --model mlp --epochs 4 --seed {seed}" for seed in (42, 43, 44)},
