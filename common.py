@@ -154,8 +154,8 @@ def find_pictures(root):
     for path in [folder] if folder.is_file() else sorted(folder.rglob("*.zip")):
         try:
             archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile:
-            fail(f"{path} is no complete zip archive: cut short, or a web page saved in its place")
+        except (zipfile.BadZipFile, OSError) as error:
+            fail(f"{path} is no complete zip archive, or a web page in its place: {error}")
         if names := pictures(archive.namelist()):
             return path.parent, names, archive
     fail(f"no pictures in {folder} (jpg, png, ...). CelebA is img_align_celeba.zip (1.4 GB) of "
@@ -243,7 +243,7 @@ def add_row(rows, **values):
 def append_rows(path, rows):
     """Append rows of numbers, or of tensors of one element, to a CSV file. Returns means as text.
 
-    A number that is not finite ends the run: the last checkpoint is the last good one.
+    A number that is not finite ends the run, which leaves the checkpoint of the epoch before.
     """
     columns = [[row[name] for row in rows] for name in rows[0]]
     table = numpy.array([torch.stack(column).flatten().tolist() if all(map(torch.is_tensor, column))
@@ -252,7 +252,7 @@ def append_rows(path, rows):
         header = "" if file.tell() else ",".join(rows[0])
         numpy.savetxt(file, table, "%.8g", ",", header=header, comments="")
     for row in table[~numpy.isfinite(table).all(axis=1)]:
-        fail(f"step {row[0]:.0f}: not finite in {path} (checkpoint.pt is): try a smaller rate", 1)
+        fail(f"step {row[0]:.0f}: not finite in {path} (checkpoint.pt: older): a smaller rate?", 1)
     means = {name: mean for name, mean in zip(rows[0], table.mean(axis=0)) if "step" not in name}
     return ", ".join(f"{name} {mean:.4g}" for name, mean in means.items() if name != "epoch")
 
@@ -295,7 +295,8 @@ def draw_run(out):
             axes.plot(*running_median(table["step"], table[name]), f"C{color}", label=name)
         axes.legend(loc="upper right")
     figure.savefig(out / "losses.png", dpi=100)
-    paths = sorted(out.glob("samples/step_*.png"))[::-1]  # of a long run 400 at most, and the last
+    # by length first: step_1000000 is after step_999999. Of a long run 400 at most, and the last
+    paths = sorted(out.glob("samples/step_*.png"), key=lambda path: (len(path.name), path))[::-1]
     frames = [Image.open(path).copy() for path in paths[::len(paths) // 400 + 1]][::-1]
     frames[0].save(out / "training.gif", save_all=True, append_images=frames[1:], loop=0,
                    duration=min(250, 10_000 / len(frames)))  # milliseconds: at most ten seconds

@@ -6,7 +6,7 @@ Run       python dcgan_celeba.py                  the DCGAN's, hours on a CPU; C
           python dcgan_celeba.py --generator vanilla        the vanilla one, half of the arithmetic
           python dcgan_celeba.py --generator vanilla --compare runs/dcgan_celeba    both losses
           python dcgan_celeba.py --dataset toy            faces drawn by code, nothing to download
-          python dcgan_celeba.py --dataset mnist          the lab's 28 x 28 nets: one block less
+          python dcgan_celeba.py --dataset mnist      the lab's 28 x 28 nets; minibatches of 64
           python dcgan_celeba.py --data ~/pictures --ngf 16 --ndf 16        yours, on a slow laptop
 Look at   samples/ and training.gif (the same noise in every epoch), losses.png in the run's folder
 Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): the probability

@@ -35,7 +35,7 @@ FRAMES_PER_SECOND = 20
 
 def parse_args(argv):
     parser = common.new_parser(__file__, __doc__)
-    parser.add_argument("checkpoint", help="checkpoint.pt of a training script's run")
+    parser.add_argument("checkpoint", type=os.path.expanduser, help="checkpoint.pt of a run")
     parser.add_argument("--script", metavar="FILE", help="your own copy of a training script, if "
                         "that made the checkpoint; it is run as code, so name only one you trust")
     commands = parser.add_subparsers(dest="command", required=True,
@@ -127,7 +127,7 @@ def sample(G, latent_dim, args):
     if args.each:
         common.make_folder(args.out / "sample")
         names = {f"{seed:06d}.png" for seed in args.seeds}
-        if others := [path for path in args.out.glob("sample/*") if path.name not in names]:
+        if others := [path for path in args.out.glob("sample/*.png") if path.name not in names]:
             common.fail(f"{args.out / 'sample'} holds {len(others)} files of other seeds, perhaps "
                         "of older weights: remove them, or choose another --out")
         for first in tqdm(range(0, len(args.seeds), 64), "writing", disable=None, leave=False):

@@ -44,7 +44,7 @@ def load_images(args):
     else:
         images, labels = common.load_mnist(args.data, args.dataset)
         images = images if args.digit == "all" else images[labels == int(args.digit)]
-    if len(images[:args.limit]) < MODES:
+    if len(images[:args.limit]) <= MODES:  # each would be a mode of its own
         common.fail(f"--limit {args.limit}: too few images for {MODES} modes")
     return images[:args.limit]
 

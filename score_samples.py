@@ -32,7 +32,7 @@ def parse_args(argv):
     parser = common.new_parser(__file__, __doc__)
     add = parser.add_argument
     add("checkpoints", nargs="+", metavar="CHECKPOINT", help="of runs on the same dataset")
-    add("--data", type=os.path.expanduser, default="data", metavar="DIR", help="as in training")
+    add("--data", type=os.path.expanduser, metavar="DIR", help="None: as in training")
     add("--n", type=int, default=4096, help="samples of each (the assignment's repository: 4,096)")
     add("--seed", type=int, default=0, help="of the samples, the choice of reals, the splits")
     add("--weights", metavar="FILE",
@@ -241,11 +241,14 @@ def main(argv=None):
     args = parse_args(argv)
     device = common.pick_device(args.device, training=False)
     samples, saved = {}, [common.load_checkpoint(path) for path in args.checkpoints]
-    dataset = saved[0]["args"].get("dataset")
+    dataset, place = (saved[0]["args"].get(name) for name in ("dataset", "data"))
     for path, run in zip(args.checkpoints, saved):
         if run["args"].get("dataset") != dataset:
             common.fail(f"{path} is of a run on {run['args'].get('dataset')}, the first one is on "
                         f"{dataset}: their scores cannot be compared")
+        if dataset == "celeba" and not args.data and run["args"].get("data") != place:
+            common.fail(f"{path} is of a run on the pictures in {run['args'].get('data')}, the "
+                        f"first one on those in {place}: choose with --data")
         if dataset == "toy" and run["script"] in ("gan_mnist_mlp", "dcgan_mnist"):
             common.fail(f"{path} is of a run on the toy zeros, which are one class: there is "
                         "nothing to score")
@@ -256,14 +259,15 @@ def main(argv=None):
             name += f"-{len(samples) + 1}"
         samples[name] = images_of(G, z)
     out = Path(args.out or Path(args.checkpoints[0]).parent / "scores")
-    reals, labels = load_reals(dataset, args.data)
+    data = args.data or place or "data"
+    reals, labels = load_reals(dataset, data)
     common.make_folder(out)  # before the long work
     shuffled = torch.randperm(len(reals), generator=torch.Generator().manual_seed(args.seed))
     count = min(args.n, len(reals) // 2)  # real images to score
     if labels is None:  # Inception is slow: measure against as many other reals only
         net, reference = Inception(args.weights).to(device).eval(), reals[shuffled[-count:]]
     else:
-        path = Path(args.data, f"classifier_{dataset}.pt")
+        path = Path(data, f"classifier_{dataset}.pt")
         net, reference = load_classifier(reals, labels, path, device), reals
     p, real_features = judge(net, reference)
     p_real, rows = p.mean(dim=0), []

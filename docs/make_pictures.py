@@ -128,6 +128,8 @@ def make(run):
     out, (script, *flags) = folder(run), shlex.split(RUNS[run])
     if (out / "training.gif").exists():
         return
+    for needed in [flag[1:-1] for flag in flags if flag[0] == "{"]:
+        make(needed)
     place = ROOT
     if run in EDITS:  # a copy of the script, edited
         place = out.parent / f"{out.name}-code"

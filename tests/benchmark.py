@@ -323,6 +323,8 @@ def main():
     add("--overhead", action="store_true", help="what is not training: start, files, pictures")
     add("--json", metavar="FILE")
     args = parser.parse_args()
+    if unknown := set(args.names) - set(PAIRS):
+        parser.error(f"no such pair: {', '.join(unknown)}")
     if args.scaling or args.overhead:
         return print_scaling(args.rounds) if args.scaling else print_overhead(args.names)
     cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

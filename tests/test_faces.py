@@ -267,6 +267,8 @@ def test_a_zip_that_is_none_is_named(refuses):
     for content in (b"<!DOCTYPE html><title>Google Drive - Quota exceeded</title>", b"PK\x03\x04 cut short", b"", spoiled):
         Path("data/celeba/img_align_celeba.zip").write_bytes(content)
         assert "img_align_celeba.zip is no complete zip archive" in (line := refuses("data")) and "web page" in line
+    Path("data/celeba/a.zip").mkdir()
+    assert "a.zip is no complete zip archive" in refuses("data")
     with zipfile.ZipFile("empty.zip", "w") as archive:
         archive.writestr("readme.txt", "no pictures")
     assert "no pictures in empty.zip" in refuses("empty.zip")

@@ -269,9 +269,8 @@ def test_the_seed_changes_the_samples_and_a_row_can_be_recomputed(trained):
     assert float(rows[1]["inception_std"]) == pytest.approx(torch.tensor(values).std().item(), rel=0.02, abs=1e-6)
 
 
-def test_celebas_reals_are_not_scored_against_themselves(monkeypatch):
-    from test_faces import write_pictures
-
+@pytest.fixture
+def no_inception(monkeypatch):
     class Stub(torch.nn.Module):
         def __init__(self, file):
             super().__init__()
@@ -280,9 +279,38 @@ def test_celebas_reals_are_not_scored_against_themselves(monkeypatch):
         def features(self, x):
             return x.flatten(1)[:, [0, 4000, 8000, 12000]]
 
+    monkeypatch.setattr(script, "Inception", Stub)
+
+
+def test_pictures_are_those_that_the_run_was_trained_on(no_inception, stops):
+    """All folders of pictures are "celeba": the wrong one would give scores too."""
+    for folder, grey in [("data", 0), ("mine", 250), ("other", 90)]:
+        Path(folder).mkdir()
+        for i in range(80):
+            Image.new("RGB", (64, 64), (grey, grey, grey)).save(f"{folder}/{i}.png")
+    runs = [make_run(name, "wgan", "celeba") for name in ("a", "b")]
+    for path, data in zip(runs, ("mine", "other")):
+        saved = torch.load(path, weights_only=True)
+        torch.save({**saved, "args": {**saved["args"], "data": data}}, path)
+
+    def nearest(folder):
+        with Image.open(f"{folder}/neighbours_a.png") as picture:
+            return picture.getpixel((30, 100))
+
+    script.main([runs[0], "--n", "40"])
+    assert nearest("a/scores") == (250, 250, 250)
+    script.main([runs[0], "--n", "40", "--data", "other", "--out", "out"])
+    assert nearest("out") == (90, 90, 90)
+    assert "choose with --data" in stops(script.main, [*runs, "--n", "40"])
+    script.main([*runs, "--n", "40", "--data", "mine", "--out", "both"])
+    assert nearest("both") == (250, 250, 250)
+
+
+def test_celebas_reals_are_not_scored_against_themselves(no_inception, monkeypatch):
+    from test_faces import write_pictures
+
     write_pictures("data/celeba", 100, size=(64, 64))
     run, judged, judge = make_run("run", "wgan", "celeba"), [], script.judge
-    monkeypatch.setattr(script, "Inception", Stub)
     monkeypatch.setattr(script, "judge", lambda net, images: (judged.append(images), judge(net, images))[1])
     script.main([run, "--n", "40"])
     reference, scored = ({image.numpy().tobytes() for image in images} for images in judged[:2])
