@@ -293,6 +293,7 @@ def upsamplings(runs):
     return below(*(last(run, 1, 8, 64) for run in runs))
 
 
+BLOG_PAIRS = [f"blog-{model}{name}" for name in ["", *(f"-16-{name}" for name, _ in BLOG)] for model in ("dcgan", "mlp")]
 WGANS = ["wgan", "wgan-clip-0.05", "wgan-adam", "wgan-25"]
 UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
 # picture -> the runs that it needs, how it is drawn, its number of colours
@@ -310,6 +311,7 @@ PICTURES = {
     "zeros-losses.png": (["zeros-500"], lambda: copy("zeros-500", "losses.png"), 32),
     "blog-dcgan-samples.png": (["blog-dcgan-100"], lambda: in_time("blog-dcgan-100", [1, 16, 100], 8, 8, 28), 24),
     "blog-mlp-samples.png": (["blog-mlp-100"], lambda: in_time("blog-mlp-100", [1, 16, 100], 8, 8, 28), 24),
+    "blog-pairs.png": (BLOG_PAIRS, lambda: below(*(in_time(run, [16], 2, 16, 28) for run in BLOG_PAIRS)), 24),
     "blog-mlp-slow-samples.png":
         (["blog-mlp-16-slow"], lambda: in_time("blog-mlp-16-slow", [1, 4, 8, 16], 2, 6, 28), 24),
     "blog-eval-samples.png":
