@@ -44,6 +44,8 @@ RUNS = {
     "blog-mlp-16-slow-43": "dcgan_mnist.py --model mlp --epochs 16 --lr 5e-5 --seed 43",
     "blog-dcgan-100": "dcgan_mnist.py",
     "blog-mlp-100": "dcgan_mnist.py --model mlp",
+    **{f"blog-{model}-100-{seed}": f"dcgan_mnist.py --model {model} --seed {seed}"
+       for model, seed in [("dcgan", 43), ("mlp", 43), ("mlp", 44)]},
     **{f"blog-{model.split()[0]}-{name}": f"dcgan_mnist.py --model {model} --epochs 4 {flags}"
        for model in ("dcgan --precision bf16", "mlp") for name, flags in [("42", "--seed 42"), *BLOG]},
     **{f"blog-eval-{net}{suffix}": f"dcgan_mnist.py --precision bf16 --epochs 4{seed}"
