@@ -36,8 +36,9 @@ FRAMES_PER_SECOND = 20
 def parse_args(argv):
     parser = common.new_parser(__file__, __doc__)
     parser.add_argument("checkpoint", type=os.path.expanduser, help="checkpoint.pt of a run")
-    parser.add_argument("--script", metavar="FILE", help="your own copy of a training script, if "
-                        "that made the checkpoint; it is run as code, so name only one you trust")
+    parser.add_argument("--script", type=os.path.expanduser, metavar="FILE",
+                        help="your own copy of a training script, if that made the checkpoint; it "
+                        "is run as code, so name only one you trust")
     commands = parser.add_subparsers(dest="command", required=True,
                                      parser_class=argparse.ArgumentParser)
     sample = commands.add_parser("sample", help="a grid of samples, one for each seed")

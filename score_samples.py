@@ -31,11 +31,12 @@ INCEPTION_WEIGHTS = "inception_v3_google-0cc3c7bd.pth"
 def parse_args(argv):
     parser = common.new_parser(__file__, __doc__)
     add = parser.add_argument
-    add("checkpoints", nargs="+", metavar="CHECKPOINT", help="of runs on the same dataset")
+    add("checkpoints", nargs="+", type=os.path.expanduser, metavar="CHECKPOINT",
+        help="of runs on the same dataset")
     add("--data", type=os.path.expanduser, metavar="DIR", help="None: as in training")
     add("--n", type=int, default=4096, help="samples of each (the assignment's repository: 4,096)")
     add("--seed", type=int, default=0, help="of the samples, the choice of reals, the splits")
-    add("--weights", metavar="FILE",
+    add("--weights", type=os.path.expanduser, metavar="FILE",
         help=f"CelebA: {INCEPTION_WEIGHTS}; None: torch.hub's cache, or a download")
     add("--out", type=os.path.expanduser, metavar="DIR",
         help="None: a folder `scores` beside the first checkpoint")
@@ -241,14 +242,14 @@ def main(argv=None):
     args = parse_args(argv)
     device = common.pick_device(args.device, training=False)
     samples, saved = {}, [common.load_checkpoint(path) for path in args.checkpoints]
-    dataset, place = (saved[0]["args"].get(name) for name in ("dataset", "data"))
+    dataset, folder = (saved[0]["args"].get(name) for name in ("dataset", "data"))
     for path, run in zip(args.checkpoints, saved):
         if run["args"].get("dataset") != dataset:
             common.fail(f"{path} is of a run on {run['args'].get('dataset')}, the first one is on "
                         f"{dataset}: their scores cannot be compared")
-        if dataset == "celeba" and not args.data and run["args"].get("data") != place:
+        if dataset == "celeba" and not args.data and run["args"].get("data") != folder:
             common.fail(f"{path} is of a run on the pictures in {run['args'].get('data')}, the "
-                        f"first one on those in {place}: choose with --data")
+                        f"first one on those in {folder}: choose with --data")
         if dataset == "toy" and run["script"] in ("gan_mnist_mlp", "dcgan_mnist"):
             common.fail(f"{path} is of a run on the toy zeros, which are one class: there is "
                         "nothing to score")
@@ -259,7 +260,7 @@ def main(argv=None):
             name += f"-{len(samples) + 1}"
         samples[name] = images_of(G, z)
     out = Path(args.out or Path(args.checkpoints[0]).parent / "scores")
-    data = args.data or place or "data"
+    data = args.data or folder or "data"
     reals, labels = load_reals(dataset, data)
     common.make_folder(out)  # before the long work
     shuffled = torch.randperm(len(reals), generator=torch.Generator().manual_seed(args.seed))

@@ -232,7 +232,7 @@ def test_the_ranking_agrees_with_a_recomputation():
 def test_bad_input_gets_one_line(stops):
     write_checkpoint()
     for words, part in [
-        (["checkpoint.pt"], "command"), (["checkpoint.pt", "fly"], "fly"), (["nowhere.pt", "sample"], "nowhere.pt"), ([], "checkpoint"),
+        (["checkpoint.pt"], "command"), (["checkpoint.pt", "fly"], "fly"), (["~/nowhere.pt", "sample"], str(Path.home() / "nowhere.pt")), ([], "checkpoint"),
         (["checkpoint.pt", "sample", "--seeds", "a"], "--seeds a"), (["checkpoint.pt", "sample", "--seeds", "5-3"], "--seeds 5-3"),
         (["checkpoint.pt", "sample", "--seeds", ""], "--seeds"), (["checkpoint.pt", "sample", "--seeds", "0-"], "--seeds 0-"),
         (["checkpoint.pt", "sample", "--seeds", "0-9999999999"], "--seeds"), (["checkpoint.pt", "sample", "--seeds", "99999999999999999999"], "--seeds"),

@@ -205,7 +205,7 @@ def test_bad_input_gets_one_line(stops):
     toy, digits = make_run("toy", "zeros", "toy"), make_run("digits", "blog mlp", "mnist")
     fashion = make_run("fashion", "blog mlp", "fashion")
     for words, part in [([], "CHECKPOINT"), ([toy], "toy zeros"), ([digits, fashion], "cannot be compared"), ([digits, "--n", "10"], "--n 10"),
-                        ([digits, "--seed", str(2**64)], "--seed"), ([digits, "--n", "x"], "--n"), (["nowhere.pt"], "nowhere.pt"), ([digits, "--data", "empty"], "cannot load empty/MNIST/raw")]:
+                        ([digits, "--seed", str(2**64)], "--seed"), ([digits, "--n", "x"], "--n"), (["~/nowhere.pt"], str(Path.home() / "nowhere.pt")), ([digits, "--data", "empty"], "cannot load empty/MNIST/raw")]:
         assert part in stops(script.main, words), words
     write_mnist("data", count=70)
     assert "cannot make the folder" in stops(script.main, [digits, "--n", "40", "--out", digits + "/below"])
