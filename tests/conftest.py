@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -61,10 +62,15 @@ def toy_images_are_drawn_once():
         yield
 
 
+SAVEFIG = Figure.savefig
+
+
 @pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
+def empty_folder(tmp_path, monkeypatch, request):
     """Every test runs in a folder of its own, and knows of no other test's checkpoint."""
     monkeypatch.chdir(tmp_path)
+    if "drawn" not in request.fixturenames:  # to paint a figure takes half a second, in each of seventy runs
+        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **how: Path(path).write_bytes(b"not painted"))
     monkeypatch.setattr(common.launch, "hint", "")
     torch.set_num_threads(1)  # small nets: a second thread costs more than it brings
 
@@ -85,7 +91,7 @@ def stops(capsys):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What is plotted from now on: a list of (label, x, y)."""
+    """What is plotted from now on: a list of (label, x, y). Without this fixture no figure becomes a picture."""
     lines, plot = [], Axes.plot
 
     def note(axes, x, y, *style, **how):
@@ -107,7 +113,8 @@ def straight(tmp_path_factory):
     @functools.cache
     def run(script):
         out = tmp_path_factory.mktemp("straight") / script.__name__
-        with contextlib.redirect_stdout(io.StringIO()) as said:
+        with contextlib.redirect_stdout(io.StringIO()) as said, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Figure, "savefig", SAVEFIG)
             script.main([*SCRIPTS[script], "--epochs", "3", "--out", str(out)])
         return out, said.getvalue()
     return run

@@ -237,7 +237,7 @@ def test_a_run_looks_every_fifty_steps_and_draws_what_it_saw(straight, drawn):
         assert picture.size == made.size == (1100, 800)
 
 
-def test_a_run_with_a_single_look_can_be_drawn():
+def test_a_run_with_a_single_look_can_be_drawn(drawn):
     script.main(["--dataset", "toy", "--limit", "800", "--epochs", "1", "--out", "run"])
     assert len(csv_rows("run/modes.csv")[1]) == 1 and Path("run/modes.png").exists()
 

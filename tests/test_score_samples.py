@@ -113,7 +113,7 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_the_table_stands_between_the_reals_and_one_sample_repeated(trained, capsys):
+def test_the_table_stands_between_the_reals_and_one_sample_repeated(trained, drawn, capsys):
     shutil.copytree(trained, "data")
     runs = [make_run("a", "zeros", "mnist"), make_run("b", "blog dcgan", "mnist")]
     script.main([*runs, "--n", "80"])
@@ -166,6 +166,7 @@ def test_the_classifier_is_kept_beside_the_data_until_the_data_changes(trained, 
 
 
 def test_the_classifier_learns_the_kinds_of_toy_faces(monkeypatch, capsys):
+    torch.set_num_threads(2)  # wider than the nets of the other tests
     faces = toy_images.faces(1000)
     monkeypatch.setattr(toy_images, "faces", lambda: faces)
     script.main([make_run("run", "lab vanilla", "toy"), "--n", "160"])
