@@ -13,6 +13,7 @@ Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x)
           that x is real, as in the papers. In the code D returns logits (B,), the numbers whose
           sigmoid is D(x). B: --batch-size.
 """
+import os
 import time
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def parse_args(argv):
     add("--ndf", type=int, default=64, help="width of D (the lab: 64); 16 for a slow laptop")
     add("--lr", type=float, default=2e-4, help="Adam rate of both. The lab prints 0.002 and names "
         "Radford et al. for it, who used 0.0002")
-    add("--compare", metavar="RUN", help="draw losses_comparison.png with another run's")
+    add("--compare", type=os.path.expanduser, metavar="RUN",
+        help="draw losses_comparison.png with another run's")
+    parser.epilog = "--batch-size None is 128, for mnist 64."
     args, saved = common.parse(parser, argv)
     args.generator = args.generator or ("vanilla" if args.dataset == "mnist" else "dcgan")
     args.batch_size = args.batch_size or (64 if args.dataset == "mnist" else 128)
@@ -211,7 +214,7 @@ def save_samples(path, G, fixed_z):
 READING_KEY = """How to read the losses: loss_d = loss on reals + loss on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals
   loss_d near 0, loss_g growing                    D is always right, and teaches G little
-  loss_d 0.5 to 1, loss_g 2 to 4                   a healthy game; look at the samples"""
+  loss_d 0.35 to 1, loss_g 2 to 4                  a healthy game; look at the samples"""
 
 
 # ----------------------------------------------------------------------------------------- the game

@@ -208,7 +208,7 @@ LOOK_EVERY = 50  # steps
 MODES = 10  # ways to write the digit that we tell apart: clusters of the real images
 NOISE = 1.3  # distance above which samples are no digits: of the real zeros 95% are nearer
 NARROW = 0.25  # spread below which they are alike: 0.14 to 0.19 until they leave the collapse
-WIDE = 0.7  # spread from which on they are varied: 1 is that of the reals; runs end at 0.8
+WIDE = 0.7  # spread from which on they are varied: 1 is that of the reals; runs end at 0.8 to 0.9
 COLOURS = {"noise": "0.8", "alike": "tab:red", "spreading": "gold", "spread out": "tab:green"}
 
 

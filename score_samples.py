@@ -65,8 +65,8 @@ def mode_score(p, p_real):
     frequencies p_real (K,).
 
     The Inception score, times a penalty for class frequencies other than the reals'. The form that
-    surveys print, exp(E_x KL(p(y|x) || p_real) - KL(p(y) || p_real)), is the Inception score
-    itself, by the chain rule: do not use it.
+    some surveys print, exp(E_x KL(p(y|x) || p_real) - KL(p(y) || p_real)), is the Inception
+    score itself, by the chain rule: do not use it.
     """
     return (kl(p, p.mean(dim=0)).mean() - kl(p.mean(dim=0), p_real)).exp().item()
 

@@ -45,7 +45,10 @@ RUNS = {
     "blog-dcgan-100": "dcgan_mnist.py",
     "blog-mlp-100": "dcgan_mnist.py --model mlp",
     **{f"blog-{model}-100-{seed}": f"dcgan_mnist.py --model {model} --seed {seed}"
-       for model, seed in [("dcgan", 43), ("mlp", 43), ("mlp", 44)]},
+       for model in ("dcgan", "mlp") for seed in (43, 44)},
+    "blog-dcgan-fashion": "dcgan_mnist.py --dataset fashion --epochs 16",
+    "blog-mlp-fashion": "dcgan_mnist.py --dataset fashion --model mlp --epochs 16",
+    "blog-mlp-fashion-slow": "dcgan_mnist.py --dataset fashion --model mlp --epochs 16 --lr 5e-5",
     **{f"blog-{model.split()[0]}-{name}": f"dcgan_mnist.py --model {model} --epochs 4 {flags}"
        for model in ("dcgan --precision bf16", "mlp") for name, flags in [("42", "--seed 42"), *BLOG]},
     **{f"blog-eval-{net}{suffix}": f"dcgan_mnist.py --precision bf16 --epochs 4{seed}"
@@ -297,6 +300,7 @@ def upsamplings(runs):
 
 BLOG_PAIRS = [f"blog-{model}{name}" for name in ["", *(f"-16-{name}" for name, _ in BLOG)] for model in ("dcgan", "mlp")]
 WGANS = ["wgan", "wgan-clip-0.05", "wgan-adam", "wgan-25"]
+FASHION = ["blog-dcgan-fashion", "blog-mlp-fashion"]
 UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
 # picture -> the runs that it needs, how it is drawn, its number of colours
 PICTURES = {
@@ -314,6 +318,7 @@ PICTURES = {
     "blog-dcgan-samples.png": (["blog-dcgan-100"], lambda: in_time("blog-dcgan-100", [1, 16, 100], 8, 8, 28), 24),
     "blog-mlp-samples.png": (["blog-mlp-100"], lambda: in_time("blog-mlp-100", [1, 16, 100], 8, 8, 28), 24),
     "blog-pairs.png": (BLOG_PAIRS, lambda: below(*(in_time(run, [16], 2, 16, 28) for run in BLOG_PAIRS)), 24),
+    "blog-fashion-samples.png": (FASHION, lambda: below(*(in_time(run, [1, 16], 4, 12, 28) for run in FASHION)), 32),
     "blog-mlp-slow-samples.png":
         (["blog-mlp-16-slow"], lambda: in_time("blog-mlp-16-slow", [1, 4, 8, 16], 2, 6, 28), 24),
     "blog-eval-samples.png":

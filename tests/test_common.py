@@ -589,13 +589,14 @@ def test_bad_flags_get_one_line(stops):
     assert sorted(path.name for path in Path().iterdir()) == ["file"], "a refused run left something behind"
 
 
-def test_a_tilde_is_the_home_folder_in_every_shell(monkeypatch, capsys):
+def test_a_tilde_is_the_home_folder_in_every_shell(monkeypatch, stops):
     """Also in --out=~/run, or on Windows, where the shell leaves it alone."""
     monkeypatch.setenv("HOME", str(Path.cwd()))
     monkeypatch.setenv("USERPROFILE", str(Path.cwd()))
     gan_mnist_mlp.main([*MLP, "--epochs", "1", "--out=~/run", "--data=~/data"])
     gan_mnist_mlp.main(["--resume=~/run"])
     assert checkpoint("run")["args"]["data"] == str(Path("data").absolute()) and not Path("~").exists()
+    assert str(Path("none").absolute()) in stops(dcgan_celeba.main, ["--compare=~/none"])
 
 
 @each_script
@@ -605,6 +606,8 @@ def test_help_says_what_the_script_is_and_shows_every_default(script, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0 and script.__doc__.splitlines()[0] in text
     assert text.startswith(f"usage: {script.__name__}.py") and "(default: fp32)" in text
+    if "minibatch (default: None)" in text:
+        assert text.endswith("--batch-size None is 128, for mnist 64.")
 
 
 def test_mnist_that_is_not_there_and_cannot_be_downloaded_gets_one_line(stops, monkeypatch):
