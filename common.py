@@ -158,9 +158,9 @@ def find_pictures(root):
             fail(f"{path} is no complete zip archive, or a web page in its place: {error}")
         if names := pictures(archive.namelist()):
             return path.parent, names, archive
-    fail(f"no pictures in {folder} (jpg, png, ...). CelebA is img_align_celeba.zip (1.4 GB) of "
-         "mmlab.ie.cuhk.edu.hk/projects/CelebA.html or kaggle.com (jessicali9530/celeba-dataset): "
-         f"put it, zipped or not, into {Path(root, 'celeba')}, or try --dataset toy")
+    fail(f"no such folder, or no pictures (jpg, png, ...) in it: {folder}. CelebA is "
+         "img_align_celeba.zip (1.4 GB) of mmlab.ie.cuhk.edu.hk/projects/CelebA.html or "
+         f"kaggle.com (jessicali9530/celeba-dataset): put it into {root}/celeba, or --dataset toy")
 
 
 def decode(zipped, name, out):
@@ -192,7 +192,7 @@ def load_faces(root, limit=None, size=64):
         work = pool.imap(lambda pair: decode(archive, *pair), zip(names, images.numpy()), 100)
         whole = list(map(bool, tqdm(work, "decoding", len(names), disable=None, leave=False)))
     if not all(whole):
-        broken = [os.path.basename(name) for name, good in zip(names, whole) if not good]
+        broken = [name for name, good in zip(names, whole) if not good]
         (fail if len(broken) > len(names) / 100 else print)(
             f"{len(broken)} of {len(names)} pictures in {folder} are broken: {broken[:3]}")
         images = images[torch.tensor(whole)]
@@ -272,8 +272,9 @@ def read_csv(path):
 
 
 def running_median(x, y, window=101):
-    """y smoothed by the median over `window` of its values, and the x at each window's middle."""
-    windows = numpy.lib.stride_tricks.sliding_window_view(y, min(window, len(y)))
+    """y smoothed by the median over `window` of its values, a third of them at most, and the x at
+    each window's middle."""
+    windows = numpy.lib.stride_tricks.sliding_window_view(y, min(window, len(y) // 3 + 1))
     return x[windows.shape[1] // 2:][:len(windows)], numpy.median(windows, axis=1)
 
 
@@ -352,4 +353,4 @@ def load_checkpoint(path):
             raise ValueError("it was not made by these scripts")
         return saved
     except Exception as error:  # missing, cut short, something else, hostile: many types
-        fail(f"{path} is not a checkpoint that can be loaded: {f'{error!r}'.splitlines()[0][:200]}")
+        fail(f"{path} is not a checkpoint that can be loaded: {repr(error).split(' This file')[0]}")

@@ -37,8 +37,8 @@ def parse_args(argv):
     parser = common.new_parser(__file__, __doc__)
     parser.add_argument("checkpoint", type=os.path.expanduser, help="checkpoint.pt of a run")
     parser.add_argument("--script", type=os.path.expanduser, metavar="FILE",
-                        help="your own copy of a training script, if that made the checkpoint; it "
-                        "is run as code, so name only one you trust")
+                        help="before the command: your own copy of a training script, if that made "
+                        "the checkpoint; it is run as code, so name only one you trust")
     commands = parser.add_subparsers(dest="command", required=True,
                                      parser_class=argparse.ArgumentParser)
     sample = commands.add_parser("sample", help="a grid of samples, one for each seed")
@@ -102,8 +102,8 @@ def load_generator(path, device, file=None):
         common.place(G, device).eval()
         G(torch.zeros(1, keywords["latent_dim"], device=device))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        common.fail(f"{path} does not fit {script}.py, or its generator wants more than z: "
-                    f"{str(error).splitlines()[0]}")
+        common.fail(f"{path} does not fit {script}.py (of your own? --script FILE), or its "
+                    f"generator wants more than z: {str(error).splitlines()[0]}")
     return G, keywords["latent_dim"]
 
 

@@ -175,7 +175,8 @@ def test_the_running_median_ignores_a_spike_and_follows_a_ramp():
     assert common.running_median(x, y)[1].max() == 0, "a mean would rise"
     assert common.running_median(x, y, window=25)[1].max() == 1e6, "more than half of a narrower window"
     middle, smooth = common.running_median(x[:7], y[150:157])
-    assert middle.tolist() == [4] and smooth.tolist() == [1e6], "fewer rows than the window: one median"
+    assert middle.tolist() == [2, 3, 4, 5, 6] and smooth.tolist() == [1e6] * 5, "short runs: a third of the rows"
+    assert common.running_median(x[:1], y[150:151])[1].tolist() == [1e6]
 
 
 @each_script

@@ -288,7 +288,7 @@ def test_a_generator_that_wants_labels_is_refused_in_one_line(stops):
     source = (ROOT / "gan_mnist_mlp.py").read_text()
     Path("conditional.py").write_text(source.replace("def forward(self, z):", "def forward(self, z, labels):"))
     line = stops(script.main, ["--script", "conditional.py", "checkpoint.pt", "sample"])
-    assert "wants more than z" in line and "labels" in line
+    assert "wants more than z" in line and "labels" in line and "--script FILE" in line
 
 
 def test_a_sample_does_not_depend_on_its_batch_mates():

@@ -238,7 +238,7 @@ def test_a_link_to_nowhere_is_a_broken_picture(capsys, refuses):
     Path("plain/000001.jpg").unlink()
     Path("plain/000001.jpg").symlink_to("nowhere.jpg")
     assert len(common.load_faces("plain")) == len(common.load_faces("plain")) == 99
-    assert capsys.readouterr().out.count("1 of 100 pictures in plain are broken: ['000001.jpg']") == 1
+    assert capsys.readouterr().out.count("1 of 100 pictures in plain are broken: ['plain/000001.jpg']") == 1
     Path("links").mkdir()
     Path("links/a.jpg").symlink_to("nowhere.jpg")
     assert "1 of 1 pictures in links are broken" in refuses("links")
@@ -271,7 +271,7 @@ def test_a_zip_that_is_none_is_named(refuses):
     assert "a.zip is no complete zip archive" in refuses("data")
     with zipfile.ZipFile("empty.zip", "w") as archive:
         archive.writestr("readme.txt", "no pictures")
-    assert "no pictures in empty.zip" in refuses("empty.zip")
+    assert "no pictures (jpg, png, ...) in it: empty.zip" in refuses("empty.zip")
 
 
 def test_path_tricks_in_a_zip_write_nothing():
