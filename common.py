@@ -158,9 +158,9 @@ def find_pictures(root):
             fail(f"{path} is no complete zip archive, or a web page in its place: {error}")
         if names := pictures(archive.namelist()):
             return path.parent, names, archive
-    fail(f"no such folder, or no pictures (jpg, png, ...) in it: {folder}. CelebA is "
-         "img_align_celeba.zip (1.4 GB) of mmlab.ie.cuhk.edu.hk/projects/CelebA.html or "
-         f"kaggle.com (jessicali9530/celeba-dataset): put it into {root}/celeba, or --dataset toy")
+    fail(f"no such folder, or no pictures (jpg, png, ...) in it: {folder}. CelebA (1.4 GB) is "
+         "img_align_celeba.zip of mmlab.ie.cuhk.edu.hk/projects/CelebA.html or kaggle.com "
+         f"(jessicali9530/celeba-dataset): put it into {Path(root, 'celeba')}, or --dataset toy")
 
 
 def decode(zipped, name, out):
@@ -353,4 +353,4 @@ def load_checkpoint(path):
             raise ValueError("it was not made by these scripts")
         return saved
     except Exception as error:  # missing, cut short, something else, hostile: many types
-        fail(f"{path} is not a checkpoint that can be loaded: {repr(error).split(' This file')[0]}")
+        fail(f"{path} is not a checkpoint that loads: {repr(error).split(' This file')[0][:200]}")

@@ -66,12 +66,12 @@ SAVEFIG = Figure.savefig
 
 
 @pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch, request):
+def empty_folder(tmp_path, monkeypatch):
     """Every test runs in a folder of its own, and knows of no other test's checkpoint."""
     monkeypatch.chdir(tmp_path)
-    if "drawn" not in request.fixturenames:  # to paint a figure takes half a second, in each of seventy runs
-        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **how: Path(path).write_bytes(b"not painted"))
     monkeypatch.setattr(common.launch, "hint", "")
+    # to paint a figure takes half a second, in each of seventy runs: `drawn` and `straight` want it
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **how: Path(path).write_bytes(b"not painted"))
     torch.set_num_threads(1)  # small nets: a second thread costs more than it brings
 
 
@@ -92,6 +92,7 @@ def stops(capsys):
 @pytest.fixture
 def drawn(monkeypatch):
     """What is plotted from now on: a list of (label, x, y). Without this fixture no figure becomes a picture."""
+    monkeypatch.setattr(Figure, "savefig", SAVEFIG)
     lines, plot = [], Axes.plot
 
     def note(axes, x, y, *style, **how):
