@@ -10,7 +10,6 @@ Look at   the folder `explore` beside the checkpoint
 Notation  z: noise (latent_dim,), drawn from N(0, 1) by its seed: seed 42 is the same z in every
           list and command. G(z): an image (C, H, W) in [-1, 1].
 """
-import argparse
 import importlib
 import math
 import os
@@ -39,8 +38,7 @@ def parse_args(argv):
     parser.add_argument("--script", type=os.path.expanduser, metavar="FILE",
                         help="before the command: your own copy of a training script, if that made "
                         "the checkpoint; it is run as code, so name only one you trust")
-    commands = parser.add_subparsers(dest="command", required=True,
-                                     parser_class=argparse.ArgumentParser)
+    commands = parser.add_subparsers(dest="command", required=True)
     sample = commands.add_parser("sample", help="a grid of samples, one for each seed")
     sample.add_argument("--each", action="store_true",
                         help="write each sample as a PNG too, for tools such as torch-fidelity")
@@ -102,8 +100,9 @@ def load_generator(path, device, file=None):
         common.place(G, device).eval()
         G(torch.zeros(1, keywords["latent_dim"], device=device))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        common.fail(f"{path} does not fit {script}.py (of your own? --script FILE), or its "
-                    f"generator wants more than z: {str(error).splitlines()[0]}")
+        hint = "" if file else " (of your own? --script FILE)"
+        common.fail(f"{path} does not fit {script}.py{hint}, or its generator wants more than z: "
+                    f"{str(error).splitlines()[0]}")
     return G, keywords["latent_dim"]
 
 
