@@ -46,8 +46,8 @@ RUNS = {
     "blog-mlp-100": "dcgan_mnist.py --model mlp",
     **{f"blog-{model}-100-{seed}": f"dcgan_mnist.py --model {model} --seed {seed}"
        for model in ("dcgan", "mlp") for seed in (43, 44)},
-    "blog-dcgan-fashion": "dcgan_mnist.py --dataset fashion --epochs 16",
-    "blog-mlp-fashion": "dcgan_mnist.py --dataset fashion --model mlp --epochs 16",
+    "blog-dcgan-fashion": "dcgan_mnist.py --dataset fashion",
+    "blog-mlp-fashion": "dcgan_mnist.py --dataset fashion --model mlp",
     "blog-mlp-fashion-slow": "dcgan_mnist.py --dataset fashion --model mlp --epochs 16 --lr 5e-5",
     **{f"blog-{model.split()[0]}-{name}": f"dcgan_mnist.py --model {model} --epochs 4 {flags}"
        for model in ("dcgan --precision bf16", "mlp") for name, flags in [("42", "--seed 42"), *BLOG]},
@@ -318,7 +318,7 @@ PICTURES = {
     "blog-dcgan-samples.png": (["blog-dcgan-100"], lambda: in_time("blog-dcgan-100", [1, 16, 100], 8, 8, 28), 24),
     "blog-mlp-samples.png": (["blog-mlp-100"], lambda: in_time("blog-mlp-100", [1, 16, 100], 8, 8, 28), 24),
     "blog-pairs.png": (BLOG_PAIRS, lambda: below(*(in_time(run, [16], 2, 16, 28) for run in BLOG_PAIRS)), 24),
-    "blog-fashion-samples.png": (FASHION, lambda: below(*(in_time(run, [1, 16], 4, 12, 28) for run in FASHION)), 32),
+    "blog-fashion-samples.png": (FASHION, lambda: below(*(in_time(run, [1, 16, 100], 4, 8, 28) for run in FASHION)), 32),
     "blog-mlp-slow-samples.png":
         (["blog-mlp-16-slow"], lambda: in_time("blog-mlp-16-slow", [1, 4, 8, 16], 2, 6, 28), 24),
     "blog-eval-samples.png":
