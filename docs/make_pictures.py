@@ -42,6 +42,7 @@ RUNS = {
     **{f"blog-{model}-16-{name}": f"dcgan_mnist.py --model {model} --epochs 16 {flags}"
        for model in ("dcgan", "mlp") for name, flags in BLOG},
     "blog-mlp-16-slow-43": "dcgan_mnist.py --model mlp --epochs 16 --lr 5e-5 --seed 43",
+    "blog-mlp-100-slow": "dcgan_mnist.py --model mlp --lr 5e-5",
     "blog-dcgan-100": "dcgan_mnist.py",
     "blog-mlp-100": "dcgan_mnist.py --model mlp",
     **{f"blog-{model}-100-{seed}": f"dcgan_mnist.py --model {model} --seed {seed}"
@@ -320,7 +321,7 @@ PICTURES = {
     "blog-pairs.png": (BLOG_PAIRS, lambda: below(*(in_time(run, [16], 2, 16, 28) for run in BLOG_PAIRS)), 24),
     "blog-fashion-samples.png": (FASHION, lambda: below(*(in_time(run, [1, 16, 100], 4, 8, 28) for run in FASHION)), 32),
     "blog-mlp-slow-samples.png":
-        (["blog-mlp-16-slow"], lambda: in_time("blog-mlp-16-slow", [1, 4, 8, 16], 2, 6, 28), 24),
+        (["blog-mlp-100-slow"], lambda: in_time("blog-mlp-100-slow", [1, 4, 8, 16, 25, 50, 75, 100], 2, 3, 28), 24),
     "blog-eval-samples.png":
         (["blog-dcgan-42", "blog-eval-g", "blog-eval-d"],
          lambda: below(*(in_time(run, [4], 2, 12, 28) for run in ("blog-dcgan-42", "blog-eval-g", "blog-eval-d"))), 24),
