@@ -251,7 +251,7 @@ def test_checkpoints_of_something_else_get_one_line(stops):
         ({"script": "os"}, "not a generator of these scripts"), ({"generator": {"class": "Discriminator", "latent_dim": 64}}, "not a generator"),
         ({"generator": {"class": "__init__", "latent_dim": 64}}, "not a generator"), ({"generator": {"latent_dim": 64}}, "not a generator"),
         ({"generator": {"class": "Generator", "latent_dim": 32}}, "does not fit"), ({"generator": {"class": "Generator", "depth": 3}}, "does not fit"),
-        ({"G": {}}, "(of your own? --script FILE)"),
+        ({"G": {}}, "does not fit gan_mnist_mlp.py (of your own? --script FILE)"),
     ]:
         write_checkpoint(**changes)
         assert part in stops(script.main, ["checkpoint.pt", "sample"]), changes
@@ -288,7 +288,7 @@ def test_a_generator_that_wants_labels_is_refused_in_one_line(stops):
     source = (ROOT / "gan_mnist_mlp.py").read_text()
     Path("conditional.py").write_text(source.replace("def forward(self, z):", "def forward(self, z, labels):"))
     line = stops(script.main, ["--script", "conditional.py", "checkpoint.pt", "sample"])
-    assert "wants more than z" in line and "labels" in line and "FILE" not in line
+    assert "wants more than z" in line and "labels" in line and "does not fit conditional.py, or" in line and "FILE" not in line
 
 
 def test_a_sample_does_not_depend_on_its_batch_mates():
