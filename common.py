@@ -315,18 +315,18 @@ def make_folder(path):
 def open_run(args, device, images, G, D):
     """The run's folder: --resume, --out, or the first of runs/SCRIPT, runs/SCRIPT-2, ... that is
     not there yet. Says what runs, and writes it into config.json."""
-    if (then := vars(args).setdefault("images", len(images))) != len(images):
-        fail(f"that run has {then:,} images, and there are {len(images):,} now: it cannot go on")
+    count = {name: sum(p.numel() for p in net.parameters()) for name, net in [("G", G), ("D", D)]}
+    for name, now in [("images", len(images)), ("parameters", count)]:
+        if (then := vars(args).setdefault(name, now)) != now:
+            fail(f"that run has {then} {name}, and there are {now} now: it cannot go on")
     names = (f"runs/{args.script}" + f"-{i}" * (i > 1) for i in range(1, 1_000_000))
     out = args.resume or args.out or next(name for name in names if not Path(name).exists())
     make_folder(Path(out, "samples"))
-    count = {name: sum(p.numel() for p in net.parameters()) for name, net in [("G", G), ("D", D)]}
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     print(f"{len(images):,} images of {args.dataset}; G has {count['G']:,} parameters, D "
           f"{count['D']:,}; {name}, {args.precision}; into {out}", flush=True)
-    config = {**vars(args), "out": out, "device_name": name, "parameters": count,
-              "python": sys.version.split()[0], "torch": torch.__version__}
-    Path(out, "config.json").write_text(json.dumps(config, indent=2))
+    config = {"out": out, "device_name": name, "python": sys.version, "torch": torch.__version__}
+    Path(out, "config.json").write_text(json.dumps(vars(args) | config, indent=2))
     return Path(out)
 
 

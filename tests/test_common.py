@@ -252,13 +252,14 @@ def test_a_run_leaves_what_the_contract_says(script, straight):
     saved = checkpoint(out)
     assert saved["script"] == script.__name__ and (saved["step"], saved["epoch"]) == (3 * steps, 3)
     assert saved.keys() >= {"args", "generator", "G", "D", "opt_G", "opt_D", "fixed_z"}
-    assert all(isinstance(value, (int, float, str, type(None))) for value in saved["args"].values())
+    flags = [value for name, value in saved["args"].items() if name != "parameters"]
+    assert all(isinstance(value, (int, float, str, type(None))) for value in flags)
     assert saved["args"]["epochs"] == 3 and not {"out", "resume"} & saved["args"].keys()
     config = json.loads((out / "config.json").read_text())
     count = {name: sum(saved[name][key].numel() for key, _ in net.named_parameters()) for name, net in [
         ("G", build(script, saved)), ("D", discriminator(script, saved))]}
     assert config["parameters"] == count and config["images"] == int(SCRIPTS[script][3])
-    assert config["device_name"] == "cpu" and config["torch"] == torch.__version__
+    assert (config["device_name"], config["python"], config["torch"]) == ("cpu", sys.version, torch.__version__)
     assert {name: config[name] for name in saved["args"]} == saved["args"], "every flag"
     lines = said.splitlines()
     assert f"{config['images']:,} images of toy; G has {count['G']:,} parameters, D {count['D']:,}; cpu" in lines[0]
@@ -431,15 +432,25 @@ def test_resume_takes_the_runs_flags_and_refuses_others_by_name(stops, straight)
     assert checkpoint("run")["epoch"] == 2 and checkpoint("run")["args"]["data"] == "elsewhere"
 
 
-def test_resume_refuses_fewer_epochs_than_the_run_has_had_and_another_number_of_images(straight, stops):
+def test_resume_refuses_fewer_epochs_other_images_and_another_net_and_changes_nothing(straight, stops, monkeypatch):
     """--epochs is the total: who takes it for "so many more" is told. Other images would be another experiment."""
-    saved = checkpoint(straight(gan_mnist_mlp)[0])
+    out = straight(gan_mnist_mlp)[0]
+    saved = checkpoint(out)
     for name, args in [("few", saved["args"]), ("grown", {**saved["args"], "images": 639})]:
         Path(name).mkdir()
         torch.save({**saved, "args": args}, f"{name}/checkpoint.pt")
     assert "--epochs 2 is out of range: that run has had 3" in stops(gan_mnist_mlp.main, ["--resume", "few", "--epochs", "2"])
     assert "639 images, and there are 640 now" in stops(gan_mnist_mlp.main, ["--resume", "grown", "--epochs", "4"])
     assert all([path.name for path in Path(name).iterdir()] == ["checkpoint.pt"] for name in ("few", "grown"))
+    before = {path: path.read_bytes() for path in out.glob("*.*")}
+    for name, net in [("Generator", lambda latent_dim: torch.nn.Linear(latent_dim, 784)),
+                      ("Discriminator", lambda: torch.nn.Linear(784, 1))]:
+        with monkeypatch.context() as patch:  # who writes another net has to begin again
+            patch.setattr(gan_mnist_mlp, name, net)
+            line = stops(gan_mnist_mlp.main, ["--resume", out, "--epochs", "4"])
+        count = sum(p.numel() for p in net(*[64] * (name == "Generator")).parameters())
+        assert f"'{name[0]}': {saved['args']['parameters'][name[0]]}" in line and f"'{name[0]}': {count}" in line
+    assert before == {path: path.read_bytes() for path in out.glob("*.*")}
 
 
 @pytest.mark.parametrize("script, changes", [
@@ -492,10 +503,10 @@ def test_checkpoints_that_are_none_get_one_line_and_run_no_code(stops, straight)
 
 # ---------------------------------------------------------------------------------------------- what else can end a run
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("name", ["losses.csv", f"checkpoint.pt.{os.getpid()}.tmp", "samples/step_000040.png"])
+@pytest.mark.parametrize("name", ["losses.csv", "checkpoint.pt.PID.tmp", "samples/step_000040.png"])
 def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint(name, stops, monkeypatch):
     """No pretence: what the first epoch writes there does not fit."""
-    place = common.shuffled_batches
+    name, place = name.replace("PID", str(os.getpid())), common.shuffled_batches
 
     def fill(*inputs):
         Path("run", name).unlink(missing_ok=True)
