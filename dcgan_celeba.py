@@ -161,7 +161,7 @@ class Discriminator(nn.Module):
 
 
 def init_weights(layer):
-    """For net.apply: weights N(0, 0.02), BatchNorm's scales N(1, 0.02), every bias 0."""
+    """For net.apply: weights N(0, 0.02^2), BatchNorm's scales N(1, 0.02^2), every bias 0."""
     if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)):
         mean = 1.0 if isinstance(layer, nn.BatchNorm2d) else 0.0
         nn.init.normal_(layer.weight, mean, std=0.02)

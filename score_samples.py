@@ -2,8 +2,9 @@
 
 Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135
           at Université de Montréal, 2018, section 4, which they left empty. Inception score:
-          Salimans et al. 2016 (arXiv:1606.03498). Mode score: Che et al. 2016 (arXiv:1612.02136).
-          Frechet distance: Heusel et al. 2017 (arXiv:1706.08500)
+          Salimans et al. 2016 (arXiv:1606.03498). Mode score: as in the assignment's code, after
+          Che et al. 2016 (arXiv:1612.02136). Frechet distance: Heusel et al. 2017
+          (arXiv:1706.08500)
 Run       python score_samples.py runs/dcgan_mnist/checkpoint.pt runs/gan_mnist_mlp/checkpoint.pt
 Look at   scores.csv and scores.png in the folder `scores` beside the first checkpoint
 Notation  p(y|x): a classifier's probabilities (N, K) for N images and K classes. p(y): their mean

@@ -127,7 +127,7 @@ class Discriminator(nn.Module):
 
 
 def init_weights(layer):
-    """For net.apply: weights N(0, 0.02), BatchNorm's scales N(1, 0.02), every bias 0."""
+    """For net.apply: weights N(0, 0.02^2), BatchNorm's scales N(1, 0.02^2), every bias 0."""
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
     if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, *norms)):
         mean = 1.0 if isinstance(layer, norms) else 0.0
@@ -178,8 +178,11 @@ def step_D(D, opt_D, real, fake, game, clip=0.0):
     opt_D.zero_grad()
     loss_D.backward()
     opt_D.step()
-    if clip:  # larger weights alone would widen the gap without end: a crude bound. BatchNorm's
-        with torch.no_grad():  # scales are clipped too, as in the code of the paper's authors
+    if clip:
+        # The gap estimates the Wasserstein distance where D's slope is bounded (Lipschitz): larger
+        # weights alone would widen it without end. A crude bound; on BatchNorm's scales too, as in
+        # the code of the paper's authors.
+        with torch.no_grad():
             for weight in D.parameters():
                 weight.clamp_(-clip, clip)
     return loss_D.detach(), out_real.detach(), out_fake.detach()

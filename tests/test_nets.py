@@ -190,7 +190,7 @@ def test_the_DCGAN_generator_of_the_lab_is_the_vanilla_one_at_twice_the_width():
 
 
 def assert_initialised(net):
-    """Weights N(0, 0.02), BatchNorm's scales N(1, 0.02), every bias 0."""
+    """Weights N(0, 0.02^2), BatchNorm's scales N(1, 0.02^2), every bias 0."""
     for layer in net.modules():
         if isinstance(layer, (*WEIGHTED, *NORMS)):
             n, mean = layer.weight.numel(), 1 if isinstance(layer, NORMS) else 0
