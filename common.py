@@ -1,8 +1,9 @@
 """What the scripts share that teaches nothing about GANs: flags, images in, pictures out, files.
 
 Read a training script first; come here for the details of a helper that it calls. Bad input ends in
-`fail`: one line on stderr, and exit status 2. Ctrl-C, a full disk and too little memory get their
-line from `launch`. Every other error keeps its traceback, so that your own mistakes can be found.
+`fail`: one line on stderr, and exit status 2. Ctrl-C, a full disk, too little memory and files that
+cannot be written get their line from `launch`. Every other error keeps its traceback, so that your
+own mistakes can be found.
 """
 import argparse
 import contextlib
@@ -28,16 +29,19 @@ def fail(message, status=2):
 
 
 def launch(main):
-    """Run a script's main. Ctrl-C, too little memory and a full disk end it in one line."""
+    """Run a script's main. Ctrl-C, too little memory, a full disk, and a file or folder that cannot
+    be opened or made end it in one line."""
     try:
         main()
     except KeyboardInterrupt:
         fail(f"interrupted{launch.hint}", status=130)
     except (OSError, RuntimeError, MemoryError) as error:
         words = "out of memory|to allocate|ALLOC_FAILED|MemoryError|No space|quota|inline_container"
-        if not any(word in repr(error) for word in words.split("|")):
+        if any(word in repr(error) for word in words.split("|")):
+            fail(f"memory (smaller --batch-size?) or disk is full: {error}{launch.hint}", 1)
+        if not getattr(error, "filename", None) or isinstance(error, FileNotFoundError):
             raise
-        fail(f"memory (a new run, smaller --batch-size?) or disk is full: {error}{launch.hint}", 1)
+        fail(f"{error.filename}: {error.strerror}{launch.hint}")
 
 
 launch.hint = ""  # how to go on after the last checkpoint: set by save_checkpoint, by a resume
@@ -89,8 +93,8 @@ def parse(parser, argv):
             may = "epochs data" if "mps" in f"{value} {args.device}" else "epochs data device"
             if getattr(args, name) != value and name not in may.split():
                 fail(f"--{name.replace('_', '-')} {getattr(args, name)}: that run has {value}")
-    elif args.out and Path(args.out, "config.json").exists():
-        fail(f"--out {args.out} holds a run: choose another folder, or --resume {args.out}")
+    elif args.out and Path(args.out).is_dir() and os.listdir(args.out):
+        fail(f"--out {args.out} is not empty: another folder? If it is a run, --resume {args.out}")
     lows = {"seed": 0, "clip": 0, "epochs": max(1, saved["epoch"]) if saved else 1}
     for name in "limit epochs batch-size seed ngf ndf n-critic clip lr lr-g lr-d".split():
         value, low = getattr(args, name.replace("-", "_"), None), lows.get(name, 1e-12)
@@ -137,7 +141,8 @@ def load_mnist(root, dataset, test=False):
         labels = torch.cat([part.targets for part in parts])
         return torch.cat([part.data for part in parts]).view(len(labels), 1, 28, 28), labels
     except Exception as error:  # no network, a web page as file, a wrong size: many types
-        fail(f"cannot load {root}/{kind.__name__}/raw: {error}. Or try --dataset toy")
+        fail(f"cannot load {root}/{kind.__name__}/raw: {error}. Is --data right? Or train on "
+             "--dataset toy (with toy_images.py)")
 
 
 def find_pictures(root):
@@ -160,7 +165,8 @@ def find_pictures(root):
             return path.parent, names, archive
     fail(f"no such folder, or no pictures (jpg, png, ...) in it: {folder}. CelebA (1.4 GB) is "
          "img_align_celeba.zip of mmlab.ie.cuhk.edu.hk/projects/CelebA.html or kaggle.com "
-         f"(jessicali9530/celeba-dataset): put it into {Path(root, 'celeba')}, or --dataset toy")
+         f"(jessicali9530/celeba-dataset): put it into {Path(root, 'celeba')}, or train on "
+         "--dataset toy (with toy_images.py)")
 
 
 def decode(zipped, name, out):
@@ -304,14 +310,6 @@ def draw_run(out):
 
 
 # ----------------------------------------------------------------------------- a run and its folder
-def make_folder(path):
-    """Make a folder and those above it."""
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(f"cannot make the folder {path}: {error.strerror}")
-
-
 def open_run(args, device, images, G, D):
     """The run's folder: --resume, --out, or the first of runs/SCRIPT, runs/SCRIPT-2, ... that is
     not there yet. Says what runs, and writes it into config.json."""
@@ -321,7 +319,7 @@ def open_run(args, device, images, G, D):
             fail(f"that run has {then} {name}, and there are {now} now: it cannot go on")
     names = (f"runs/{args.script}" + f"-{i}" * (i > 1) for i in range(1, 1_000_000))
     out = args.resume or args.out or next(name for name in names if not Path(name).exists())
-    make_folder(Path(out, "samples"))
+    Path(out, "samples").mkdir(parents=True, exist_ok=True)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     print(f"{len(images):,} images of {args.dataset}; G has {count['G']:,} parameters, D "
           f"{count['D']:,}; {name}, {args.precision}; into {out}", flush=True)
@@ -353,4 +351,5 @@ def load_checkpoint(path):
             raise ValueError("it was not made by these scripts")
         return saved
     except Exception as error:  # missing, cut short, something else, hostile: many types
-        fail(f"{path} is not a checkpoint that loads: {repr(error).split(' This file')[0][:200]}")
+        fail(f"{path} is not a checkpoint that loads (--resume takes a run's folder, a tool the "
+             f"checkpoint.pt in it): {repr(error).split(' This file')[0][:200]}")

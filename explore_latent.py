@@ -86,8 +86,8 @@ def load_generator(path, device, file=None):
     keywords = dict(saved["generator"])
     name, script = keywords.pop("class", None), saved["script"]
     if file:
-        if not Path(file).is_file() or Path(file).suffix != ".py":
-            common.fail(f"--script {file}: no such Python file")
+        if not Path(file).is_file() or Path(file).suffix != ".py" or "." in Path(file).stem:
+            common.fail(f"--script {file}: no such Python file, or one with a dot in its name")
         sys.path.insert(0, str(Path(file).resolve().parent))
         script = Path(file).stem
     elif name not in GENERATORS.get(script, []):
@@ -102,7 +102,7 @@ def load_generator(path, device, file=None):
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         hint = "" if file else " (of your own? --script FILE)"
         common.fail(f"{path} does not fit {script}.py{hint}, or its generator wants more than z: "
-                    f"{str(error).splitlines()[0]}")
+                    f"{str(error)[:300]}")
     return G, keywords["latent_dim"]
 
 
@@ -125,7 +125,7 @@ def sample(G, latent_dim, args):
         return images_of(G, torch.stack([z_of(seed, latent_dim) for seed in seeds]))
 
     if args.each:
-        common.make_folder(args.out / "sample")
+        (args.out / "sample").mkdir(parents=True, exist_ok=True)
         names = {f"{seed:06d}.png" for seed in args.seeds}
         if others := [path for path in args.out.glob("sample/*.png") if path.name not in names]:
             common.fail(f"{args.out / 'sample'} holds {len(others)} files of other seeds, perhaps "
@@ -236,7 +236,7 @@ def main(argv=None):
     device = common.pick_device(args.device, training=False)
     G, latent_dim = load_generator(args.checkpoint, device, args.script)
     args.out = Path(args.out or Path(args.checkpoint).parent / "explore")
-    common.make_folder(args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
     {"sample": sample, "play": play, "walk": walk}[args.command](G, latent_dim, args)
     print(f"wrote {args.out}")
 

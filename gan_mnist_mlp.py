@@ -245,7 +245,8 @@ def mean_distance(images):
 
 class Observer:
     """Measures how varied the samples are, which modes of the reals they hit, whether they fool D:
-    on the same 200 z and 200 reals at every look, drawn with a random generator of its own."""
+    on the same 200 z and 200 reals at every look, drawn with a random generator of its own. (With
+    Dropout or BatchNorm added, call it with the nets in eval mode, or the training changes.)"""
 
     def __init__(self, images, others, latent_dim, device):
         x, own = common.to_float(images.cpu()), torch.Generator().manual_seed(0)

@@ -183,7 +183,7 @@ def load_classifier(images, labels, path, device):
     accuracy = (p.argmax(dim=1) == labels[test]).double().mean()
     print(f"a new classifier is right on {accuracy:.2%} of the {len(p):,} real images that it was "
           "not trained on")
-    common.make_folder(path.parent)  # the toy faces need no folder of data
+    path.parent.mkdir(parents=True, exist_ok=True)  # the toy faces need no folder of data
     if os.access(path.parent, os.W_OK):
         common.save_whole(path, {"fingerprint": fingerprint, "net": net.state_dict()})
     return net
@@ -263,7 +263,7 @@ def main(argv=None):
     out = Path(args.out or Path(args.checkpoints[0]).parent / "scores")
     data = args.data or folder or "data"
     reals, labels = load_reals(dataset, data)
-    common.make_folder(out)  # before the long work
+    out.mkdir(parents=True, exist_ok=True)  # before the long work
     shuffled = torch.randperm(len(reals), generator=torch.Generator().manual_seed(args.seed))
     count = min(args.n, len(reals) // 2)  # real images to score
     if labels is None:  # Inception is slow: measure against as many other reals only

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, launched
 from PIL import Image
 
 import common
@@ -242,7 +242,7 @@ def test_bad_input_gets_one_line(stops):
         (["checkpoint.pt", "play", "--value", "1e39"], "--value"),
         (["checkpoint.pt", "sample", "--out", "checkpoint.pt"], "checkpoint.pt"), (["checkpoint.pt", "sample", "--device", "warp"], "--device warp"),
     ]:
-        assert part in stops(script.main, words), words
+        assert part in stops(launched(script), words), words
     assert sorted(path.name for path in Path().iterdir()) == ["checkpoint.pt"]
 
 
@@ -250,7 +250,7 @@ def test_checkpoints_of_something_else_get_one_line(stops):
     for changes, part in [
         ({"script": "os"}, "not a generator of these scripts"), ({"generator": {"class": "Discriminator", "latent_dim": 64}}, "not a generator"),
         ({"generator": {"class": "__init__", "latent_dim": 64}}, "not a generator"), ({"generator": {"latent_dim": 64}}, "not a generator"),
-        ({"generator": {"class": "Generator", "latent_dim": 32}}, "does not fit"), ({"generator": {"class": "Generator", "depth": 3}}, "does not fit"),
+        ({"generator": {"class": "Generator", "latent_dim": 32}}, "size mismatch for layers.0.weight"), ({"generator": {"class": "Generator", "depth": 3}}, "does not fit"),
         ({"G": {}}, "does not fit gan_mnist_mlp.py (of your own? --script FILE)"),
     ]:
         write_checkpoint(**changes)
@@ -271,7 +271,8 @@ def test_a_renamed_copy_is_explored_when_its_file_is_named(stops):
     write_checkpoint()
     script.main(["checkpoint.pt", "sample", "--seeds", "0-3", "--out", "original"])
     assert (pixels("copy/sample.png") == pixels("original/sample.png")).all()
-    for file in ("none.py", "checkpoint.pt"):
+    Path("my.gan.py").write_text(source)  # Python cannot import this
+    for file in ("none.py", "checkpoint.pt", "my.gan.py"):
         assert "no such Python file" in stops(script.main, ["--script", file, "checkpoint.pt", "sample"])
 
 

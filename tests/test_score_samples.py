@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import same_weights, write_mnist
+from conftest import launched, same_weights, write_mnist
 from PIL import Image
 from test_explore_latent import write_checkpoint
 
@@ -209,7 +209,7 @@ def test_bad_input_gets_one_line(stops):
                         ([digits, "--seed", str(2**64)], "--seed"), ([digits, "--n", "x"], "--n"), (["~/nowhere.pt"], str(Path.home() / "nowhere.pt")), ([digits, "--data", "empty"], "cannot load empty/MNIST/raw")]:
         assert part in stops(script.main, words), words
     write_mnist("data", count=70)
-    assert "cannot make the folder" in stops(script.main, [digits, "--n", "40", "--out", digits + "/below"])
+    assert "Not a directory" in stops(launched(script), [digits, "--n", "40", "--out", digits + "/below"])
 
 
 # ----------------------------------------------------------------------------------------------- what a careless change breaks
