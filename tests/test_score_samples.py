@@ -208,6 +208,8 @@ def test_bad_input_gets_one_line(stops):
     for words, part in [([], "CHECKPOINT"), ([toy], "toy zeros"), ([digits, fashion], "cannot be compared"), ([digits, "--n", "10"], "--n 10"),
                         ([digits, "--seed", str(2**64)], "--seed"), ([digits, "--n", "x"], "--n"), (["~/nowhere.pt"], str(Path.home() / "nowhere.pt")), ([digits, "--data", "empty"], "cannot load empty/MNIST/raw")]:
         assert part in stops(script.main, words), words
+    write_mnist("few", count=10)
+    assert "15 real images in few are too few" in stops(script.main, [digits, "--data", "few"])
     write_mnist("data", count=70)
     assert "Not a directory" in stops(launched(script), [digits, "--n", "40", "--out", digits + "/below"])
 
