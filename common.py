@@ -30,12 +30,14 @@ def fail(message, status=2):
 
 def launch(main):
     """Run a script's main. Ctrl-C, too little memory, a full disk, and a file or folder that cannot
-    be opened or made end it in one line."""
+    be written end it in one line. A missing file keeps its traceback: most likely a mistake in your
+    code."""
     try:
         main()
     except KeyboardInterrupt:
         fail(f"interrupted{launch.hint}", status=130)
     except (OSError, RuntimeError, MemoryError) as error:
+        # the words of torch and of the system; inline_container: torch.save on a full disk
         words = "out of memory|to allocate|ALLOC_FAILED|MemoryError|No space|quota|inline_container"
         if any(word in repr(error) for word in words.split("|")):
             fail(f"memory (smaller --batch-size?) or disk is full: {error}{launch.hint}", 1)
@@ -90,8 +92,8 @@ def parse(parser, argv):
         launch.hint = f"; --resume {args.resume} goes on with epoch {saved['epoch'] + 1}"
         for name, value in saved["args"].items():
             # on MPS the weights have another memory layout (see `place`), and so do Adam's moments
-            may = "epochs data" if "mps" in f"{value} {args.device}" else "epochs data device"
-            if getattr(args, name) != value and name not in may.split():
+            mps = name == "device" and "mps" in f"{value} {args.device}"
+            if getattr(args, name) != value and (mps or name not in ("epochs", "data", "device")):
                 fail(f"--{name.replace('_', '-')} {getattr(args, name)}: that run has {value}")
     elif args.out and Path(args.out).is_dir() and os.listdir(args.out):
         fail(f"--out {args.out} is not empty: another folder? If it is a run, --resume {args.out}")
@@ -154,7 +156,7 @@ def find_pictures(root):
 
     folder = Path(root, "celeba") if Path(root, "celeba").exists() else Path(root)
     walk = os.walk(folder, followlinks=True)
-    if names := pictures(os.path.join(parent, name) for parent, _, names in walk for name in names):
+    if names := pictures(os.path.join(parent, file) for parent, _, files in walk for file in files):
         return folder, names, None
     for path in [folder] if folder.is_file() else sorted(folder.rglob("*.zip")):
         try:
@@ -199,8 +201,8 @@ def load_faces(root, limit=None, size=64):
         whole = list(map(bool, tqdm(work, "decoding", len(names), disable=None, leave=False)))
     if not all(whole):
         broken = [name for name, good in zip(names, whole) if not good]
-        (fail if len(broken) > len(names) / 100 else print)(
-            f"{len(broken)} of {len(names)} pictures in {folder} are broken: {broken[:3]}")
+        report = fail if len(broken) > len(names) / 100 else print  # fail ends the program
+        report(f"{len(broken)} of {len(names)} pictures in {folder} are broken: {broken[:3]}")
         images = images[torch.tensor(whole)]
     if limit is None and os.access(folder, os.W_OK):
         save_whole(cache, {"fingerprint": fingerprint, "images": images})
@@ -257,8 +259,8 @@ def append_rows(path, rows):
     with open(path, "a") as file:
         header = "" if file.tell() else ",".join(rows[0])
         numpy.savetxt(file, table, "%.8g", ",", header=header, comments="")
-    for row in table[~numpy.isfinite(table).all(axis=1)]:
-        fail(f"step {row[0]:.0f}: not finite in {path} (checkpoint.pt: older): a smaller rate?", 1)
+    if len(bad := table[~numpy.isfinite(table).all(axis=1), 0]):  # their steps
+        fail(f"step {bad[0]:.0f}: not finite in {path} (checkpoint.pt: older): a smaller rate?", 1)
     means = {name: mean for name, mean in zip(rows[0], table.mean(axis=0)) if "step" not in name}
     return ", ".join(f"{name} {mean:.4g}" for name, mean in means.items() if name != "epoch")
 
@@ -314,16 +316,17 @@ def open_run(args, device, images, G, D):
     """The run's folder: --resume, --out, or the first of runs/SCRIPT, runs/SCRIPT-2, ... that is
     not there yet. Says what runs, and writes it into config.json."""
     count = {name: sum(p.numel() for p in net.parameters()) for name, net in [("G", G), ("D", D)]}
+    # a new run notes both in args, and so in its checkpoint; a resumed one has them from there
     for name, now in [("images", len(images)), ("parameters", count)]:
         if (then := vars(args).setdefault(name, now)) != now:
             fail(f"that run has {then} {name}, and there are {now} now: it cannot go on")
-    names = (f"runs/{args.script}" + f"-{i}" * (i > 1) for i in range(1, 1_000_000))
+    names = (f"runs/{args.script}" + (f"-{i}" if i > 1 else "") for i in range(1, 1_000_000))
     out = args.resume or args.out or next(name for name in names if not Path(name).exists())
     Path(out, "samples").mkdir(parents=True, exist_ok=True)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    chip = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     print(f"{len(images):,} images of {args.dataset}; G has {count['G']:,} parameters, D "
-          f"{count['D']:,}; {name}, {args.precision}; into {out}", flush=True)
-    config = {"out": out, "device_name": name, "python": sys.version, "torch": torch.__version__}
+          f"{count['D']:,}; {chip}, {args.precision}; into {out}", flush=True)
+    config = {"out": out, "device_name": chip, "python": sys.version, "torch": torch.__version__}
     Path(out, "config.json").write_text(json.dumps(vars(args) | config, indent=2))
     return Path(out)
 

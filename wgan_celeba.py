@@ -164,7 +164,8 @@ def critic_updates(game, n_critic, g_step):
 
     The WGAN's G needs a good critic most at its beginning, and one that catches up now and then.
     """
-    return 20 if game == "wgan" and (g_step < 50 or (g_step + 1) % 500 == 0) else n_critic
+    extra = game == "wgan" and (g_step < 50 or (g_step + 1) % 500 == 0)
+    return max(20, n_critic) if extra else n_critic
 
 
 def step_D(D, opt_D, real, fake, game, clip=0.0):

@@ -117,9 +117,6 @@ EDITS = {
         ("torch.optim.RMSprop(net.parameters(), args.lr) for",
          "torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999)) for"),
     ],
-    "wgan-25": [
-        ("return 20 if game", "return 25 if game"),
-    ],
 }
 
 

@@ -10,6 +10,7 @@ def test_the_schedule_is_the_assignments():
     assert counts[:50] == [20] * 50 and sum(counts[:50]) == 1000, "1000 minibatches, the assignment says"
     assert [g_step for g_step in range(50, 1500) if counts[g_step] == 20] == [499, 999, 1499]
     assert set(counts) == {5, 20} and script.critic_updates("wgan", 3, 60) == 3
+    assert {script.critic_updates("wgan", 25, g_step) for g_step in (0, 60, 499)} == {25}, "a larger --n-critic is never less"
 
 
 @pytest.mark.parametrize("game", ["minimax", "lsgan"])
