@@ -125,7 +125,7 @@ def sample(G, latent_dim, args):
         return images_of(G, torch.stack([z_of(seed, latent_dim) for seed in seeds]))
 
     if args.each:
-        (args.out / "sample").mkdir(parents=True, exist_ok=True)
+        (args.out / "sample").mkdir(exist_ok=True)
         names = {f"{seed:06d}.png" for seed in args.seeds}
         if others := [path for path in args.out.glob("sample/*.png") if path.name not in names]:
             common.fail(f"{args.out / 'sample'} holds {len(others)} files of other seeds, perhaps "

@@ -263,10 +263,10 @@ def main(argv=None):
     out = Path(args.out or Path(args.checkpoints[0]).parent / "scores")
     data = args.data or folder or "data"
     reals, labels = load_reals(dataset, data)
-    out.mkdir(parents=True, exist_ok=True)  # before the long work
     shuffled = torch.randperm(len(reals), generator=torch.Generator().manual_seed(args.seed))
     if (count := min(args.n, len(reals) // 2)) < 2 * SPLITS:  # real images to score
         common.fail(f"{len(reals)} real images in {data} are too few to score: is --data right?")
+    out.mkdir(parents=True, exist_ok=True)  # before the long work
     if labels is None:  # Inception is slow: measure against as many other reals only
         net, reference = Inception(args.weights).to(device).eval(), reals[shuffled[-count:]]
     else:
