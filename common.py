@@ -40,7 +40,7 @@ def launch(main):
         # the words of torch and of the system; inline_container: torch.save on a full disk
         words = "out of memory|to allocate|ALLOC_FAILED|MemoryError|No space|quota|inline_container"
         if any(word in repr(error) for word in words.split("|")):
-            fail(f"memory (smaller --batch-size?) or disk is full: {error}{launch.hint}", 1)
+            fail(f"memory (smaller --batch-size, --n?) or disk is full: {error}{launch.hint}", 1)
         if not getattr(error, "filename", None) or isinstance(error, FileNotFoundError):
             raise
         fail(f"{error.filename}: {error.strerror}{launch.hint}")
@@ -202,7 +202,7 @@ def load_faces(root, limit=None, size=64):
     if not all(whole):
         broken = [name for name, good in zip(names, whole) if not good]
         report = fail if len(broken) > len(names) / 100 else print  # fail ends the program
-        report(f"{len(broken)} of {len(names)} pictures in {folder} are broken: {broken[:3]}")
+        report(f"{len(broken)} of {len(names)} pictures in {folder} are broken: {broken[:20]}")
         images = images[torch.tensor(whole)]
     if limit is None and os.access(folder, os.W_OK):
         save_whole(cache, {"fingerprint": fingerprint, "images": images})

@@ -218,8 +218,9 @@ def main(argv=None):
     else:
         common.save_grid(out / "real.png", common.to_float(images[:256]))
         save_samples(out / "samples/step_000000.png", G, fixed_z)
-        common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
-                               epoch=first_epoch)
+    # after a resume too: the flags typed now hold from now on
+    common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
+                           epoch=first_epoch)
     print(READING_KEY, flush=True)
 
     for epoch in range(first_epoch, args.epochs):

@@ -83,6 +83,7 @@ def load_generator(path, device, file=None):
     file: the training script, where it is not one of ours. Returns (G, latent_dim).
     """
     saved = common.load_checkpoint(path)
+    print(f"{path}: {saved['script']}.py after epoch {saved['epoch']}", flush=True)
     keywords = dict(saved["generator"])
     name, script = keywords.pop("class", None), saved["script"]
     if file:
@@ -195,7 +196,7 @@ def walk(G, latent_dim, args):
     spaces = ["latent", "sphere", "screen"] if args.space == "all" else [args.space]
     stops = list(zip(z, z[1:] + z[:1])) if len(z) > 2 else [(z[0], z[1])]  # three: a closed tour
     legs = [[leg(G, space, a, b, args.frames) for a, b in stops] for space in spaces]
-    name = args.out / f"walk_{'-'.join(map(str, args.seeds[:5]))}_{args.space}"
+    name = args.out / f"walk_{'-'.join(map(str, args.seeds))[:100]}_{args.space}"
     shown = torch.linspace(0, args.frames - 1, min(11, args.frames)).round().long()
     strip = torch.cat([images[shown] for row in legs for images in row])
     common.save_grid(f"{name}.png", strip, columns=len(shown))

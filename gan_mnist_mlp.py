@@ -1,4 +1,4 @@
-"""The MLP GAN on MNIST zeros: it collapses on one mode (a way to write 0), cycles, and recovers.
+"""The MLP GAN on MNIST zeros: it collapses on one mode (a way to write 0), hops, and recovers.
 
 Source    "GAN-PyTorch", vhakopian's report on Goodfellow et al. 2014 (arXiv:1406.2661): small
           perceptrons, plain SGD
@@ -160,8 +160,9 @@ def main(argv=None):
     else:
         common.save_grid(out / "real.png", common.to_float(images[:64]))
         save_samples(out / "samples/step_000000.png", G, fixed_z)
-        common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
-                               epoch=first_epoch)
+    # after a resume too: the flags typed now hold from now on
+    common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
+                           epoch=first_epoch)
     observer = Observer(images, load_others(args), latent_dim, device)
     print(READING_KEY, flush=True)
 

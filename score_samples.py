@@ -96,7 +96,7 @@ def score(p, features, p_real, real_features):
     row = {}
     for name, function in [("inception", inception_score),
                            ("mode", lambda part: mode_score(part, p_real))]:
-        values = torch.tensor([function(part) for part in p.chunk(SPLITS)])
+        values = torch.tensor([function(part) for part in p.tensor_split(SPLITS)])
         row[f"{name}_score"], row[f"{name}_std"] = values.mean().item(), values.std().item()
     share = torch.bincount(p.argmax(dim=1), minlength=len(p_real)) / len(p)
     row["frechet_distance"] = frechet_distance(features, real_features)

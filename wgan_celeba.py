@@ -264,8 +264,9 @@ def main(argv=None):
     else:
         common.save_grid(out / "real.png", common.to_float(images[:64]))
         save_samples(out / "samples/step_000000.png", G, fixed_z)
-        common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
-                               epoch=first_epoch, g_step=g_step, d_steps=d_steps)
+    # after a resume too: the flags typed now hold from now on
+    common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
+                           epoch=first_epoch, g_step=g_step, d_steps=d_steps)
     print(READING_KEY[args.loss], flush=True)
 
     for epoch in range(first_epoch, args.epochs):

@@ -381,6 +381,7 @@ def test_a_resume_draws_from_the_runs_own_fixed_noise(script, straight):
 
 @each_script
 def test_ctrl_c_says_what_a_resume_begins_with_and_loses_nothing_else(script, straight, stops, monkeypatch):
+    """Not even the --epochs of a resume that has not finished one of its own."""
     steps, add_row = len(csv_rows(straight(script)[0] / "losses.csv")[1]) // 3, common.add_row
 
     def interrupt(rows, **values):
@@ -388,16 +389,16 @@ def test_ctrl_c_says_what_a_resume_begins_with_and_loses_nothing_else(script, st
         if values["step"] == stop_at:
             raise KeyboardInterrupt
 
-    flags = [*SCRIPTS[script], "--epochs", "3", "--out", "run"]
-    for stop_at, epoch in [(2, 1), (2 * steps + 3, 3), (3 * steps, 3)]:  # at its last step an epoch is not finished
+    new, longer, again = [*SCRIPTS[script], "--epochs", "1", "--out", "run"], ["--resume", "run", "--epochs", "3"], ["--resume", "run"]
+    for flags, stop_at, epoch in [(new, 2, 1), (longer, 3, 1), (again, 2 * steps + 3, 3),
+                                  (again, 3 * steps, 3)]:  # at its last step an epoch is not finished
         with monkeypatch.context() as patch:
             patch.setattr(common, "add_row", interrupt)
             line = stops(launched(script), flags, status=130)
         assert "interrupted" in line and f"--resume run goes on with epoch {epoch}\n" in line
         saved = checkpoint("run")
         assert (saved["epoch"], saved["step"]) == (epoch - 1, (epoch - 1) * steps)
-        flags = ["--resume", "run"]
-    script.main(["--resume", "run"])
+    script.main(again)
     assert_same_run(straight(script)[0], "run")
 
 
@@ -529,7 +530,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint(name
 
 def test_a_loss_that_is_not_finite_ends_the_run_names_the_step_and_keeps_the_last_checkpoint(stops, monkeypatch):
     gan_mnist_mlp.main([*MLP, "--epochs", "1", "--out", "run"])
-    before, step_G, calls = Path("run/checkpoint.pt").read_bytes(), gan_mnist_mlp.step_G, []
+    before, step_G, calls = checkpoint("run"), gan_mnist_mlp.step_G, []
     for value in ("nan", "inf", "-inf"):
         calls.clear()
         with monkeypatch.context() as patch:
@@ -537,8 +538,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_names_the_step_and_keeps_the_las
                           (torch.tensor(float(value)) if len(calls) == 3 else step_G(*inputs)))
             line = stops(launched(gan_mnist_mlp), ["--resume", "run", "--epochs", "3"], status=1)
         assert "step 43:" in line and "losses.csv" in line and "smaller rate" in line
-        assert Path("run/checkpoint.pt").read_bytes() == before
-    gan_mnist_mlp.main(["--resume", "run", "--epochs", "3"])
+        saved = checkpoint("run")
+        assert saved["epoch"] == 1 and all(same_weights(before[net], saved[net]) for net in "GD")
+    gan_mnist_mlp.main(["--resume", "run"])
+    assert checkpoint("run")["epoch"] == 3
     assert numpy.isfinite(csv_rows("run/losses.csv")[1]).all()
 
 

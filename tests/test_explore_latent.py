@@ -61,9 +61,11 @@ def as_pixels(images):
 
 # ------------------------------------------------------------------------------------------------------------- every script
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_command_works_on_every_scripts_checkpoint(kind):
+def test_every_command_works_on_every_scripts_checkpoint(kind, capsys):
     _, latent_dim = write_checkpoint(kind)
     script.main(["checkpoint.pt", "sample", "--seeds", "0-8", "--each"])
+    saved = torch.load("checkpoint.pt", weights_only=True)
+    assert f"checkpoint.pt: {saved['script']}.py after epoch {saved['epoch']}\n" in capsys.readouterr().out
     script.main(["checkpoint.pt", "play", "--seeds", "1"])
     script.main(["checkpoint.pt", "walk", "--seeds", "1,2", "--frames", "4", "--space", "all"])
     size = 64 if kind in ("lab vanilla", "lab dcgan", "wgan") else 28
@@ -188,6 +190,8 @@ def test_films_go_there_and_back_and_a_tour_closes():
     script.main(["checkpoint.pt", "walk", "--seeds", "0,1,2", "--frames", "10"])
     assert len(mp4_pictures("explore/walk_0-1-2_latent.mp4")) == 27
     assert gif_milliseconds("explore/walk_0-1-2_latent.gif") == 27 * 50
+    script.main(["checkpoint.pt", "walk", "--seeds", "0-6", "--frames", "2"])
+    assert Path("explore/walk_0-1-2-3-4-5-6_latent.png").exists(), "no other walk has this name"
     first = as_pixels(script.images_of(G, script.z_of(0, 128).unsqueeze(0)))[0]
     scale = film[0].shape[0] // 28
     assert abs(film[0][scale // 2::scale, scale // 2::scale] - first).mean() < 10, "the film begins at the first seed"
