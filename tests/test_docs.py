@@ -92,7 +92,8 @@ def test_the_front_page_counts_the_claims():
     kinds = ["reproduced", "in part", "not reproduced", "not run"]
     counts = [sum(verdict.startswith(kind) for verdict in verdicts) for kind in kinds]
     assert sum(counts) == len(verdicts)
-    words = "Of the {} claims in the four documents {} are reproduced, {} in part, {} not, and {} were not run, or not at their size"
+    words = ("Of the {} claims in the four documents and their repositories {} are reproduced, {} in part, {} not, "
+             "and {} were not run, or not at their size")
     assert words.format(len(verdicts), *counts) in README.replace("\n", " ")
 
 
