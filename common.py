@@ -165,10 +165,9 @@ def find_pictures(root):
             fail(f"{path} is no complete zip archive, or a web page in its place: {error}")
         if names := pictures(archive.namelist()):
             return path.parent, names, archive
-    fail(f"no such folder, or no pictures (jpg, png, ...) in it: {folder}. CelebA (1.4 GB) is "
-         "img_align_celeba.zip of mmlab.ie.cuhk.edu.hk/projects/CelebA.html or kaggle.com "
-         f"(jessicali9530/celeba-dataset): put it into {Path(root, 'celeba')}, or train on "
-         "--dataset toy (with toy_images.py)")
+    fail(f"no such folder, or no pictures (jpg, png, ...) in it: {folder}. CelebA (1.4 GB): put "
+         "img_align_celeba.zip of mmlab.ie.cuhk.edu.hk/projects/CelebA.html or kaggle.com/datasets/"
+         f"jessicali9530/celeba-dataset into {Path(root, 'celeba')}, or train on --dataset toy")
 
 
 def decode(zipped, name, out):
@@ -303,6 +302,7 @@ def draw_run(out):
             axes.plot(table["step"], table[name], f"C{color}", alpha=0.2, linewidth=0.5)
             axes.plot(*running_median(table["step"], table[name]), f"C{color}", label=name)
         axes.legend(loc="upper right")
+    axes.set_xlabel("step")  # the lowest one
     figure.savefig(out / "losses.png", dpi=100)
     # by length first: step_1000000 is after step_999999. Of a long run 400 at most, and the last
     paths = sorted(out.glob("samples/step_*.png"), key=lambda path: (len(path.name), path))[::-1]

@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import (ROOT, SCRIPTS, assert_same_run, checkpoint, csv_rows, each_script, launched, on_gpu,
                       same_weights, write_mnist)
+from matplotlib.figure import Figure
 from PIL import Image
 
 import common
@@ -203,6 +204,16 @@ def test_every_column_is_drawn_and_the_GIF_shows_every_picture_in_order(script, 
             with Image.open(path) as picture:
                 assert abs(shown - numpy.asarray(picture).astype(int)).mean() < 8, "a GIF has 256 colours"
             assert film.info["duration"] == 250 and film.info["loop"] == 0
+
+
+def test_the_lowest_panel_of_the_losses_says_what_runs_to_the_right(monkeypatch):
+    Path("samples").mkdir()
+    Image.new("RGB", (4, 4)).save("samples/step_000000.png")
+    Path("losses.csv").write_text("step,epoch,loss_d,d_real\n1,1,0.5,0.5\n2,1,0.4,0.5\n")
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **how: labels.extend(ax.get_xlabel() for ax in figure.axes))
+    labels = []
+    common.draw_run(Path())
+    assert labels == ["", "step"]
 
 
 def test_a_long_training_GIF_lasts_ten_seconds():
