@@ -206,6 +206,15 @@ def play(run):
     return below(*rows)
 
 
+def compared(runs):
+    """The losses of runs over one another, as `dcgan_celeba.py --compare` draws them."""
+    sys.path.insert(0, str(ROOT))
+    from dcgan_celeba import plot_comparison
+
+    plot_comparison(ROOT / "runs/docs/compared.png", list(map(folder, runs)))
+    return Image.open(ROOT / "runs/docs/compared.png").convert("RGB")
+
+
 def scores(runs):
     """The bars of score_samples.py."""
     out = ROOT / "runs/docs/scores"
@@ -295,6 +304,7 @@ def upsamplings(runs):
 
 
 BLOG_PAIRS = [f"blog-{model}{name}" for name in ["", *(f"-16-{name}" for name, _ in BLOG)] for model in ("dcgan", "mlp")]
+BLOG_100 = ["blog-dcgan-100-43", "blog-mlp-100-43"]
 WGANS = ["wgan", "wgan-clip-0.05", "wgan-adam", "wgan-25"]
 FASHION = ["blog-dcgan-fashion", "blog-mlp-fashion"]
 UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
@@ -313,6 +323,7 @@ PICTURES = {
     "zeros-losses.png": (["zeros-500"], lambda: copy("zeros-500", "losses.png"), 32),
     "blog-dcgan-samples.png": (["blog-dcgan-100"], lambda: in_time("blog-dcgan-100", [1, 16, 100], 8, 8, 28), 24),
     "blog-mlp-samples.png": (["blog-mlp-100"], lambda: in_time("blog-mlp-100", [1, 16, 100], 8, 8, 28), 24),
+    "blog-losses.png": (BLOG_100, lambda: compared(BLOG_100), 64),
     "blog-pairs.png": (BLOG_PAIRS, lambda: below(*(in_time(run, [16], 2, 16, 28) for run in BLOG_PAIRS)), 24),
     "blog-fashion-samples.png": (FASHION, lambda: below(*(in_time(run, [1, 16, 100], 4, 8, 28) for run in FASHION)), 32),
     "blog-mlp-slow-samples.png":
