@@ -42,7 +42,7 @@ RUNS = {
     **{f"blog-{model}-16-{name}": f"dcgan_mnist.py --model {model} --epochs 16 {flags}"
        for model in ("dcgan", "mlp") for name, flags in BLOG},
     "blog-mlp-16-slow-43": "dcgan_mnist.py --model mlp --epochs 16 --lr 5e-5 --seed 43",
-    "blog-mlp-100-slow": "dcgan_mnist.py --model mlp --lr 5e-5",
+    **{f"blog-{model}-100-slow": f"dcgan_mnist.py --model {model} --lr 5e-5" for model in ("dcgan", "mlp")},
     "blog-dcgan-100": "dcgan_mnist.py",
     "blog-mlp-100": "dcgan_mnist.py --model mlp",
     **{f"blog-{model}-100-{seed}": f"dcgan_mnist.py --model {model} --seed {seed}"
@@ -305,6 +305,7 @@ def upsamplings(runs):
 
 BLOG_PAIRS = [f"blog-{model}{name}" for name in ["", *(f"-16-{name}" for name, _ in BLOG)] for model in ("dcgan", "mlp")]
 BLOG_100 = ["blog-dcgan-100-43", "blog-mlp-100-43"]
+SLOW = ["blog-dcgan-100-slow", "blog-mlp-100-slow"]
 WGANS = ["wgan", "wgan-clip-0.05", "wgan-adam", "wgan-25"]
 FASHION = ["blog-dcgan-fashion", "blog-mlp-fashion"]
 UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
@@ -326,8 +327,8 @@ PICTURES = {
     "blog-losses.png": (BLOG_100, lambda: compared(BLOG_100), 64),
     "blog-pairs.png": (BLOG_PAIRS, lambda: below(*(in_time(run, [16], 2, 16, 28) for run in BLOG_PAIRS)), 24),
     "blog-fashion-samples.png": (FASHION, lambda: below(*(in_time(run, [1, 16, 100], 4, 8, 28) for run in FASHION)), 32),
-    "blog-mlp-slow-samples.png":
-        (["blog-mlp-100-slow"], lambda: in_time("blog-mlp-100-slow", [1, 4, 8, 16, 25, 50, 75, 100], 2, 3, 28), 24),
+    "blog-slow-samples.png":
+        (SLOW, lambda: below(*(in_time(run, [1, 4, 8, 16, 25, 50, 75, 100], 2, 3, 28) for run in SLOW)), 24),
     "blog-eval-samples.png":
         (["blog-dcgan-42", "blog-eval-g", "blog-eval-d"],
          lambda: below(*(in_time(run, [4], 2, 12, 28) for run in ("blog-dcgan-42", "blog-eval-g", "blog-eval-d"))), 24),
