@@ -67,9 +67,9 @@ RUNS = {
     "lab-dcgan-1": f"dcgan_celeba.py --generator dcgan {HALF} --precision bf16 --seed 1",
     "lab-vanilla-1": f"dcgan_celeba.py --generator vanilla {HALF} --precision bf16 --seed 1",
     "wgan": f"wgan_celeba.py {QUARTER} --precision bf16",
-    "wgan-clip-0.05": f"wgan_celeba.py {QUARTER} --precision bf16 --epochs 25 --clip 0.05",
-    "wgan-25": f"wgan_celeba.py {QUARTER} --precision bf16 --epochs 25 --n-critic 25",
-    "wgan-adam": f"wgan_celeba.py {QUARTER} --precision bf16 --epochs 25",
+    **{f"wgan-{name}{suffix}": f"wgan_celeba.py {QUARTER}{seed} --epochs 25{flags}"
+       for suffix, seed in [("", " --precision bf16"), ("-1", " --seed 1")]
+       for name, flags in [("clip-0.05", " --clip 0.05"), ("25", " --n-critic 25"), ("adam", "")]},
     **{f"wgan-{seed}": f"wgan_celeba.py {QUARTER} --seed {seed}" for seed in (1, 2)},
     **{f"{name}{suffix}": f"wgan_celeba.py --loss {flags} {QUARTER} --epochs {epochs}{seed}"
        for name, flags, epochs in [("minimax", "minimax", 8), ("minimax-all-bn", "minimax", 8),
@@ -104,6 +104,10 @@ ALL_BATCHNORM = [  # on G's output and D's first layer too
     ("stride=2, padding=1), nn.LeakyReLU(0.2),  # -> (64, 32, 32)",
      "stride=2, padding=1), nn.BatchNorm2d(ndf), nn.LeakyReLU(0.2),"),
 ]
+ADAM = [
+    ("torch.optim.RMSprop(net.parameters(), args.lr) for",
+     "torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999)) for"),
+]
 # run -> what is changed in its script: pairs of (text, text that takes its place)
 EDITS = {
     **{run: EVAL_G for run in RUNS if run.startswith("blog-eval-g")},
@@ -111,10 +115,8 @@ EDITS = {
     "blog-dcgan-saturating": SATURATING,
     "blog-mlp-saturating": SATURATING,
     **{f"minimax-all-bn{suffix}": ALL_BATCHNORM for suffix, _ in SEEDS},
-    "wgan-adam": [
-        ("torch.optim.RMSprop(net.parameters(), args.lr) for",
-         "torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999)) for"),
-    ],
+    "wgan-adam": ADAM,
+    "wgan-adam-1": ADAM,
 }
 
 
