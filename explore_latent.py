@@ -196,6 +196,7 @@ def walk(G, latent_dim, args):
     spaces = ["latent", "sphere", "screen"] if args.space == "all" else [args.space]
     stops = list(zip(z, z[1:] + z[:1])) if len(z) > 2 else [(z[0], z[1])]  # three: a closed tour
     legs = [[leg(G, space, a, b, args.frames) for a, b in stops] for space in spaces]
+    # of very many seeds the first ones: a file's name has 255 bytes at most
     name = args.out / f"walk_{'-'.join(map(str, args.seeds))[:100]}_{args.space}"
     shown = torch.linspace(0, args.frames - 1, min(11, args.frames)).round().long()
     strip = torch.cat([images[shown] for row in legs for images in row])

@@ -21,6 +21,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # for the scripts
 QUARTER = "--limit 10000 --ngf 16 --ndf 16"
 HALF = "--limit 10000 --ngf 32 --ndf 32 --epochs 20"
 TOY = "--dataset toy --ngf 16 --ndf 16 --epochs 20"
@@ -114,9 +115,8 @@ EDITS = {
     **{run: EVAL_D for run in RUNS if run.startswith(("blog-eval-d", "blog-eval-mlp"))},
     "blog-dcgan-saturating": SATURATING,
     "blog-mlp-saturating": SATURATING,
-    **{f"minimax-all-bn{suffix}": ALL_BATCHNORM for suffix, _ in SEEDS},
-    "wgan-adam": ADAM,
-    "wgan-adam-1": ADAM,
+    **{run: ALL_BATCHNORM for run in RUNS if run.startswith("minimax-all-bn")},
+    **{run: ADAM for run in RUNS if run.startswith("wgan-adam")},
 }
 
 
@@ -210,7 +210,6 @@ def play(run):
 
 def compared(runs):
     """The losses of runs over one another, as `dcgan_celeba.py --compare` draws them."""
-    sys.path.insert(0, str(ROOT))
     from dcgan_celeba import plot_comparison
 
     plot_comparison(ROOT / "runs/docs/compared.png", list(map(folder, runs)))
@@ -289,7 +288,6 @@ def last(run, rows, columns, size):
 def upsamplings(runs):
     """A row of samples of each run, and a number for the checkerboard: the energy of 1,024 samples at the pixel
     frequency (a period of two pixels, across or down), over that of 1,024 real faces."""
-    sys.path.insert(0, str(ROOT))
     import common
     from explore_latent import images_of, load_generator
 
