@@ -213,7 +213,7 @@ def save_samples(path, G, fixed_z):
 
 READING_KEY = """How to read the losses: loss_d = loss on reals + loss on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals
-  loss_d near 0, loss_g growing                    D is always right, and teaches G little
+  loss_d near 0, loss_g growing                    D is always right: G may stop learning
   loss_d 0.35 to 1, loss_g 2 to 4                  a healthy game; look at the samples"""
 
 

@@ -182,7 +182,7 @@ def save_samples(path, G, fixed_z):
 
 READING_KEY = """How to read the losses: loss_d = (loss on reals + loss on fakes) / 2.
   loss_d 0.693 = log 2, d_real = d_fake = 1/2    D cannot tell: equilibrium, or nothing learned yet
-  loss_d near 0, loss_g growing                  D is always right, and teaches G little
+  loss_d near 0, loss_g growing                  D is always right: G may stop learning
   both wandering in between                      a healthy game; look at the samples"""
 
 

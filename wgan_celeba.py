@@ -223,7 +223,7 @@ READING_KEY = {
   Only its course means something: another --clip or --ndf gives another scale.""",
     "minimax": """How to read the losses: loss_d = loss on reals + loss on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals
-  loss_d near 0, loss_g growing                    D is always right, and teaches G little""",
+  loss_d near 0, loss_g growing                    D is always right: G may stop learning""",
     "lsgan": """How to read the losses: D wants 1 for reals, 0 for fakes; loss_d sums both errors.
   loss_d 0.5, d_real = d_fake = 1/2    D cannot tell fakes from reals
   loss_d near 0, loss_g near 1         D is always right""",
