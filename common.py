@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 import zipfile
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -108,12 +109,11 @@ def parse(parser, argv):
 
 def pick_device(name, training=True):
     """The torch.device of --device, checked. On CUDA, matrices are multiplied in TF32."""
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        (torch.ones(1, device=name) + 1).cpu()  # a GPU too old for this torch may only fail here
-        device = torch.device(name)
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        (torch.ones(1, device=device) + 1).cpu()  # a GPU too old for this torch may only fail here
     except (RuntimeError, AssertionError, ImportError) as error:
-        fail(f"--device {name} cannot be used here, cpu can: {str(error).splitlines()[0][:150]}")
+        fail(f"--device {name or 'cuda'} cannot be used here, cpu can: {str(error)[:150]}")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32: float32's range, 10 bits of mantissa
         torch.backends.cudnn.benchmark = training  # pays where every batch has the same shape
@@ -123,12 +123,12 @@ def pick_device(name, training=True):
 def place(net, device, precision="fp32"):
     """Move a net to the device. With bf16 it computes under autocast; weights and outputs stay
     float32. (Do not deep-copy such a net: the copy would compute with the original's weights.)"""
-    if device.type != "mps":  # faster on CPU and CUDA; on MPS BatchNorm's gradients were wrong
-        net.to(memory_format=torch.channels_last)
     if precision == "bf16":
         forward = torch.autocast(device.type, torch.bfloat16)(net.forward)
         net.forward = lambda *inputs: forward(*inputs).float()
-    return net.to(device)
+    # channels_last is faster on CPU and CUDA; on MPS BatchNorm's gradients were wrong with it
+    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
+    return net.to(device, memory_format=layout)
 
 
 # ---------------------------------------------------------------------------------------- images in
@@ -143,8 +143,7 @@ def load_mnist(root, dataset, test=False):
         labels = torch.cat([part.targets for part in parts])
         return torch.cat([part.data for part in parts]).view(len(labels), 1, 28, 28), labels
     except Exception as error:  # no network, a web page as file, a wrong size: many types
-        fail(f"cannot load {root}/{kind.__name__}/raw: {error}. Is --data right? Or train on "
-             "--dataset toy (with toy_images.py)")
+        fail(f"cannot load {root}/{kind.__name__}/raw: {error}. Is --data right? --dataset toy?")
 
 
 def find_pictures(root):
@@ -192,19 +191,18 @@ def load_faces(root, limit=None, size=64):
     cache, names = folder / f"faces{size}.pt", names[:limit]
     with contextlib.suppress(Exception):  # not kept yet, or not whole: decode
         if (kept := torch.load(cache, weights_only=True, mmap=True))["fingerprint"] == fingerprint:
-            return kept["images"][:limit]
+            return kept["images"][:sum(kept["whole"][:limit])]
         del kept  # Windows cannot replace a file that is mapped
     images = torch.empty(len(names), 3, size, size, dtype=torch.uint8)
     with ThreadPool(min(4, os.cpu_count())) as pool:  # more would only queue for Python's lock
         work = pool.imap(lambda pair: decode(archive, *pair), zip(names, images.numpy()), 100)
         whole = list(map(bool, tqdm(work, "decoding", len(names), disable=None, leave=False)))
-    if not all(whole):
-        broken = [name for name, good in zip(names, whole) if not good]
+    if broken := [name for name, good in zip(names, whole) if not good]:
         report = fail if len(broken) > len(names) / 100 else print  # fail ends the program
         report(f"{len(broken)} of {len(names)} pictures in {folder} are broken: {broken[:20]}")
         images = images[torch.tensor(whole)]
     if limit is None and os.access(folder, os.W_OK):
-        save_whole(cache, {"fingerprint": fingerprint, "images": images})
+        save_whole(cache, {"fingerprint": fingerprint, "images": images, "whole": whole})
     return images
 
 
@@ -332,7 +330,10 @@ def open_run(args, device, images, G, D):
 
 
 def save_checkpoint(out, args, parts, **others):
-    """Save a run: its flags, the states of nets and optimizers, and what else a resume needs."""
+    """Save a run: its flags, the states of nets and optimizers, and what else a resume needs. Not a
+    net whose weights are not finite, which no resume could repair."""
+    if not all(weight.isfinite().all() for net in "GD" for weight in parts[net].parameters()):
+        fail(f"a weight is not finite ({out}/checkpoint.pt: older): a smaller rate?", 1)
     flags = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "compare")}
     states = {name: part.state_dict() for name, part in parts.items()}
     save_whole(out / "checkpoint.pt", {"script": args.script, "args": flags, **states, **others})
@@ -340,10 +341,11 @@ def save_checkpoint(out, args, parts, **others):
 
 
 def save_whole(path, content):
-    """torch.save to a name that no other process uses, then move it to `path`: a crash leaves the
-    old file intact."""
-    torch.save(content, temporary := f"{path}.{os.getpid()}.tmp")
-    os.replace(temporary, path)
+    """torch.save into a new folder beside `path`, then move the file there: a crash leaves the old
+    one intact, and a full disk no half of a new one."""
+    with tempfile.TemporaryDirectory(".tmp", "unfinished-", Path(path).parent) as folder:
+        torch.save(content, whole := Path(folder, "whole.pt"))
+        os.replace(whole, path)
 
 
 def load_checkpoint(path):

@@ -53,7 +53,7 @@ def load_images(args):
         return common.load_faces(args.data, args.limit)
     if args.dataset == "toy":
         import toy_images
-        return toy_images.faces()[0][:args.limit]
+        return toy_images.faces(args.limit)[0]
     return common.load_mnist(args.data, args.dataset)[0][:args.limit]
 
 

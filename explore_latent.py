@@ -98,13 +98,12 @@ def load_generator(path, device, file=None):
     try:
         G = getattr(module, str(name))(**keywords)
         G.load_state_dict(saved["G"])
-        common.place(G, device).eval()
-        G(torch.zeros(1, keywords["latent_dim"], device=device))
+        G.eval()(torch.zeros(1, keywords["latent_dim"]))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         hint = "" if file else " (of your own? --script FILE)"
         common.fail(f"{path} does not fit {script}.py{hint}, or its generator wants more than z: "
                     f"{str(error)[:300]}")
-    return G, keywords["latent_dim"]
+    return common.place(G, device), keywords["latent_dim"]
 
 
 def z_of(seed, latent_dim):

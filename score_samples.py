@@ -35,7 +35,7 @@ def parse_args(argv):
     add("checkpoints", nargs="+", type=os.path.expanduser, metavar="CHECKPOINT",
         help="of runs on the same dataset")
     add("--data", type=os.path.expanduser, metavar="DIR", help="None: as in training")
-    add("--n", type=int, default=4096, help="samples of each (the assignment's repository: 4,096)")
+    add("--n", type=int, default=4096, help="samples of each; half the number of reals at most")
     add("--seed", type=int, default=0, help="of the samples, the choice of reals, the splits")
     add("--weights", type=os.path.expanduser, metavar="FILE",
         help=f"CelebA: {INCEPTION_WEIGHTS}; None: torch.hub's cache, or a download")
@@ -138,12 +138,9 @@ class Inception(nn.Module):
 
         self.net = inception_v3(weights=None, init_weights=False, transform_input=False)
         try:
-            if file:
-                weights = torch.load(file, weights_only=True)
-            else:
-                default = Inception_V3_Weights.DEFAULT
-                weights = default.get_state_dict(check_hash=True, weights_only=True)
-            self.net.load_state_dict(weights)
+            load = Inception_V3_Weights.DEFAULT.get_state_dict
+            self.net.load_state_dict(torch.load(file, weights_only=True) if file else
+                                     load(check_hash=True, weights_only=True))
         except Exception as error:  # no file, no network, another file: many types
             common.fail(f"no Inception weights ({str(error).splitlines()[0]}): put "
                         f"{INCEPTION_WEIGHTS} into {Path(torch.hub.get_dir(), 'checkpoints')}, or "
@@ -244,6 +241,7 @@ def main(argv=None):
     device = common.pick_device(args.device, training=False)
     samples, saved = {}, [common.load_checkpoint(path) for path in args.checkpoints]
     dataset, folder = (saved[0]["args"].get(name) for name in ("dataset", "data"))
+    net = Inception(args.weights) if dataset == "celeba" else None  # missing? Better now than later
     for path, run in zip(args.checkpoints, saved):
         if run["args"].get("dataset") != dataset:
             common.fail(f"{path} is of a run on {run['args'].get('dataset')}, the first one is on "
@@ -268,23 +266,24 @@ def main(argv=None):
         common.fail(f"{len(reals)} real images in {data} are too few to score: is --data right?")
     out.mkdir(parents=True, exist_ok=True)  # before the long work
     if labels is None:  # Inception is slow: measure against as many other reals only
-        net, reference = Inception(args.weights).to(device).eval(), reals[shuffled[-count:]]
+        net, reference = net.to(device).eval(), reals[shuffled[-count:]]
     else:
         path = Path(data, f"classifier_{dataset}.pt")
         net, reference = load_classifier(reals, labels, path, device), reals
     p, real_features = judge(net, reference)
     p_real, rows = p.mean(dim=0), []
-    one = next(iter(samples.values()))[:1].expand(args.n, -1, -1, -1)
+    one = next(iter(samples.values()))[:1]
     print(f"{'':24}{'Inception score':>18}{'Mode score':>18}{'Frechet distance*':>20}  classes")
     everything = {"real": reals[shuffled[:count]], **samples, "one sample repeated": one}
-    for name, images in everything.items():
-        row = {"name": name, **score(*judge(net, images), p_real, real_features)}
+    for name, images in everything.items():  # as many of each: scores depend on the number
+        judged = (part.expand(count, -1) for part in judge(net, images[:count]))
+        row = {"name": name, **score(*judged, p_real, real_features)}
         print(f"{name[-24:]:24}{row['inception_score']:11.2f} ± {row['inception_std']:.2f}"
               f"{row['mode_score']:13.2f} ± {row['mode_std']:.2f}{row['frechet_distance']:20.2f}"
               f"{row['classes']:7} / {int((p_real > 1e-3).sum())}")
         rows.append(row)
     print("* on the features of this classifier: not the published FID")
-    with open(out / "scores.csv", "w", newline="") as file:
+    with open(out / "scores.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows)

@@ -28,11 +28,11 @@ HAIR = torch.tensor([[25.0, 20, 20], [95, 55, 30], [225, 190, 110], [170, 60, 25
 DARK_SKIN, LIGHT_SKIN, LIPS = torch.tensor([[110.0, 70, 45], [250, 215, 190], [150, 40, 50]])
 
 
-def faces(count=10_000):
+def faces(count=None):
     """Faces: images uint8 (count, 3, 64, 64), labels int64 (count,), factors: name -> (count,).
 
     A label is 2 * hair colour (black, brown, blond, red) + mouth open: eight kinds, equally many
-    among the 10,000 that there are. They are always the same; a smaller count gives the first ones.
+    among the 10,000 that there are. They are always the same; a count gives the first ones.
     """
     generator = torch.Generator().manual_seed(0)
     factors = torch.rand(len(FACTORS), 10_000, generator=generator)[:, :count]  # uniform in [0, 1]

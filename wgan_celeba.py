@@ -60,7 +60,7 @@ def load_images(args):
     if args.dataset == "celeba":
         return common.load_faces(args.data, args.limit)
     import toy_images
-    return toy_images.faces()[0][:args.limit]
+    return toy_images.faces(args.limit)[0]
 
 
 # ---------------------------------------------------------------------------------- the two players

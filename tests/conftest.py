@@ -10,6 +10,7 @@ import itertools
 import os
 import struct
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,6 +102,21 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(Axes, "plot", note)
     return lines
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """While its `full` is true, what is saved whole meets a device that is full."""
+    disk, make = SimpleNamespace(full=False), tempfile.mkdtemp
+
+    def mkdtemp(*inputs):
+        folder = make(*inputs)
+        if disk.full:
+            Path(folder, "whole.pt").symlink_to("/dev/full")
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    return disk
 
 
 def launched(script):

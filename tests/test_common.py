@@ -3,6 +3,7 @@ import errno
 import gzip
 import inspect
 import json
+import math
 import os
 import pickle
 import runpy
@@ -520,22 +521,26 @@ def test_checkpoints_that_are_none_get_one_line_and_run_no_code(stops, straight)
 
 # ---------------------------------------------------------------------------------------------- what else can end a run
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("name", ["losses.csv", "checkpoint.pt.PID.tmp", "samples/step_000040.png"])
-def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint(name, stops, monkeypatch):
+@pytest.mark.parametrize("name", ["losses.csv", "checkpoint.pt", "samples/step_000040.png"])
+def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint(name, stops, full_disk, monkeypatch):
     """No pretence: what the first epoch writes there does not fit."""
-    name, place = name.replace("PID", str(os.getpid())), common.shuffled_batches
+    place = common.shuffled_batches
 
     def fill(*inputs):
-        Path("run", name).unlink(missing_ok=True)
-        Path("run", name).symlink_to("/dev/full")
+        full_disk.full = name == "checkpoint.pt"
+        if not full_disk.full:
+            Path("run", name).unlink(missing_ok=True)
+            Path("run", name).symlink_to("/dev/full")
         return place(*inputs)
 
-    monkeypatch.setattr(common, "shuffled_batches", fill)
-    line = stops(launched(gan_mnist_mlp), [*MLP, "--out", "run", "--epochs", "1"], status=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(common, "shuffled_batches", fill)
+        line = stops(launched(gan_mnist_mlp), [*MLP, "--out", "run", "--epochs", "1"], status=1)
     assert "disk is full" in line and "--resume run goes on with epoch 1" in line
-    assert checkpoint("run")["epoch"] == 0
-    Path("run", name).unlink(missing_ok=True)
-    monkeypatch.setattr(common, "shuffled_batches", place)
+    assert checkpoint("run")["epoch"] == 0 and not list(Path("run").glob("unfinished*"))
+    if not full_disk.full:
+        Path("run", name).unlink()
+    full_disk.full = False
     gan_mnist_mlp.main(["--resume", "run"])  # there is space again
     assert checkpoint("run")["epoch"] == 1
 
@@ -558,6 +563,26 @@ def test_a_loss_that_is_not_finite_ends_the_run_names_the_step_and_keeps_the_las
     gan_mnist_mlp.main(["--resume", "run"])
     assert checkpoint("run")["epoch"] == 3
     assert numpy.isfinite(csv_rows("run/losses.csv")[1]).all()
+
+
+@pytest.mark.parametrize("net", ["G", "D"])
+def test_weights_that_are_not_finite_do_not_replace_the_last_checkpoint(net, stops, monkeypatch):
+    """As after a loss that is finite and has a gradient that is not, in the last step of an epoch."""
+    gan_mnist_mlp.main([*MLP, "--epochs", "1", "--out", "run"])
+    spoilt, save, draw = {}, common.save_checkpoint, gan_mnist_mlp.save_samples
+
+    def spoil(path, G, *others):
+        draw(path, G, *others)
+        with torch.no_grad():
+            list(spoilt[net].parameters())[-1][-1] = math.nan
+
+    monkeypatch.setattr(common, "save_checkpoint", lambda out, args, parts, **others: spoilt.update(parts) or
+                        save(out, args, parts, **others))
+    monkeypatch.setattr(gan_mnist_mlp, "save_samples", spoil)
+    line = stops(launched(gan_mnist_mlp), ["--resume", "run", "--epochs", "2"], status=1)
+    assert "weight is not finite" in line and "run/checkpoint.pt" in line
+    saved = checkpoint("run")
+    assert saved["epoch"] == 1 and all(value.isfinite().all() for value in saved[net].values())
 
 
 def test_what_cannot_be_opened_or_made_is_named_in_one_line(stops):

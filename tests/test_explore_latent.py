@@ -296,6 +296,17 @@ def test_a_generator_that_wants_labels_is_refused_in_one_line(stops):
     assert "wants more than z" in line and "labels" in line and "does not fit conditional.py, or" in line and "FILE" not in line
 
 
+def test_a_full_gpu_is_not_a_script_that_does_not_fit(stops, monkeypatch):
+    write_checkpoint()
+
+    def place(*inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+
+    monkeypatch.setattr(common, "place", place)
+    line = stops(launched(script), ["checkpoint.pt", "sample"], status=1)
+    assert "memory" in line and "does not fit" not in line
+
+
 def test_a_sample_does_not_depend_on_its_batch_mates():
     """The tools judge G in eval mode: with BatchNorm's running statistics."""
     write_checkpoint("blog dcgan")

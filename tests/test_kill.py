@@ -1,6 +1,7 @@
 """A run that is killed at any moment goes on with --resume, and ends as if nothing had happened, byte for byte."""
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -39,8 +40,8 @@ def kill_and_resume(script, kills, epochs):
         flags = ["--resume", "killed"]
     script.main(["--resume", "killed"])
     script.main([*SCRIPTS[script], "--epochs", str(epochs), "--out", "straight"])
-    for unfinished in Path("killed").glob("checkpoint.pt.*.tmp"):
-        unfinished.unlink()
+    for unfinished in Path("killed").glob("unfinished-*.tmp"):
+        shutil.rmtree(unfinished)
     assert_same_run("straight", "killed")
 
 

@@ -184,6 +184,7 @@ def test_celeba_is_scored_with_inception_weights_from_a_file(stops, monkeypatch,
     write_pictures("data/celeba", 45, size=(64, 64))
     run = make_run("run", "wgan", "celeba")
     Path("weights.pth").write_bytes(b"none")
+    monkeypatch.setattr(common, "load_faces", lambda *inputs: pytest.fail("what is missing is said before the long work"))
     assert f"put {script.INCEPTION_WEIGHTS} into" in stops(script.main, [run, "--n", "40", "--weights", "weights.pth"])
     import urllib.request
 
@@ -314,6 +315,10 @@ def test_celebas_reals_are_not_scored_against_themselves(no_inception, monkeypat
     monkeypatch.setattr(script, "judge", lambda net, images: (judged.append(images), judge(net, images))[1])
     script.main([run, "--n", "40"])
     reference, scored = ({image.numpy().tobytes() for image in images} for images in judged[:2])
+    assert list(map(len, judged)) == [40, 40, 40, 1], "the one that is repeated is judged once"
     assert len(reference) == len(scored) == 40 and not reference & scored
     rows = list(csv.DictReader(Path("run/scores/scores.csv").read_text().splitlines()))
     assert [row["name"] for row in rows] == ["real", "run", "one sample repeated"] and "share_0" not in rows[0]
+    judged.clear()
+    script.main([run, "--n", "80"])
+    assert list(map(len, judged)) == [50, 50, 50, 1], "as many samples as reals: scores depend on the number"
