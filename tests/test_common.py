@@ -659,6 +659,12 @@ def test_bad_flags_get_one_line(stops):
     assert sorted(path.name for path in Path().iterdir()) == ["file"], "a refused run left something behind"
 
 
+def test_a_gpu_that_is_there_and_cannot_compute_is_named(stops, monkeypatch):
+    """As with a GPU too old for this torch, which nobody asked for by its name."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "--device cuda cannot be used here, cpu can" in stops(lambda argv: common.pick_device(None), [])
+
+
 def test_a_tilde_is_the_home_folder_in_every_shell(monkeypatch, stops):
     """Also in --out=~/run, or on Windows, where the shell leaves it alone."""
     monkeypatch.setenv("HOME", str(Path.cwd()))
