@@ -50,6 +50,8 @@ RUNS = {
        for model in ("dcgan", "mlp") for seed in (43, 44)},
     "blog-dcgan-fashion": "dcgan_mnist.py --dataset fashion",
     "blog-mlp-fashion": "dcgan_mnist.py --dataset fashion --model mlp",
+    **{f"blog-{model}-fashion-16-43": f"dcgan_mnist.py --model {model} --dataset fashion --epochs 16 --seed 43"
+       for model in ("dcgan", "mlp")},
     "blog-mlp-fashion-slow": "dcgan_mnist.py --dataset fashion --model mlp --epochs 16 --lr 5e-5",
     **{f"blog-{model.split()[0]}-{name}": f"dcgan_mnist.py --model {model} --epochs 4 {flags}"
        for model in ("dcgan --precision bf16", "mlp") for name, flags in [("42", "--seed 42"), *BLOG]},
@@ -58,6 +60,8 @@ RUNS = {
     **{f"blog-eval-mlp-{seed}": f"dcgan_mnist.py --model mlp --epochs 4 --seed {seed}" for seed in (42, 43, 44)},
     "blog-dcgan-saturating": "dcgan_mnist.py --precision bf16 --epochs 4",
     "blog-mlp-saturating": "dcgan_mnist.py --model mlp --epochs 4",
+    **{f"blog-{model}-saturating-{seed}": f"dcgan_mnist.py --model {model} --epochs 4 --seed {seed}"
+       for model in ("dcgan", "mlp") for seed in (43, 44)},
     "lab-mnist": "dcgan_celeba.py --dataset mnist",
     "lab-mnist-1": "dcgan_celeba.py --dataset mnist --seed 1",
     "lab-mnist-2": "dcgan_celeba.py --dataset mnist --seed 2",
@@ -67,6 +71,7 @@ RUNS = {
     "lab-vanilla": f"dcgan_celeba.py --generator vanilla {HALF} --compare {{lab-dcgan}}",
     "lab-dcgan-1": f"dcgan_celeba.py --generator dcgan {HALF} --precision bf16 --seed 1",
     "lab-vanilla-1": f"dcgan_celeba.py --generator vanilla {HALF} --precision bf16 --seed 1",
+    **{f"lab-{name}-2": f"dcgan_celeba.py --generator {name} {HALF} --seed 2" for name in ("dcgan", "vanilla")},
     "wgan": f"wgan_celeba.py {QUARTER} --precision bf16",
     **{f"wgan-{name}{suffix}": f"wgan_celeba.py {QUARTER}{seed} --epochs 25{flags}"
        for suffix, seed in [("", " --precision bf16"), ("-1", " --seed 1")]
@@ -113,8 +118,7 @@ ADAM = [
 EDITS = {
     **{run: EVAL_G for run in RUNS if run.startswith("blog-eval-g")},
     **{run: EVAL_D for run in RUNS if run.startswith(("blog-eval-d", "blog-eval-mlp"))},
-    "blog-dcgan-saturating": SATURATING,
-    "blog-mlp-saturating": SATURATING,
+    **{run: SATURATING for run in RUNS if run.startswith("blog") and "saturating" in run},
     **{run: ALL_BATCHNORM for run in RUNS if run.startswith("minimax-all-bn")},
     **{run: ADAM for run in RUNS if run.startswith("wgan-adam")},
 }
