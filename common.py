@@ -343,7 +343,8 @@ def save_checkpoint(out, args, parts, **others):
 def save_whole(path, content):
     """torch.save into a new folder beside `path`, then move the file there: a crash leaves the old
     one intact, and a full disk no half of a new one."""
-    with tempfile.TemporaryDirectory(".tmp", "unfinished-", Path(path).parent) as folder:
+    # True: no error where the folder, empty by then, cannot be removed (a virus scanner reads it)
+    with tempfile.TemporaryDirectory(".tmp", "unfinished-", Path(path).parent, True) as folder:
         torch.save(content, whole := Path(folder, "whole.pt"))
         os.replace(whole, path)
 
