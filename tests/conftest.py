@@ -106,11 +106,11 @@ def drawn(monkeypatch):
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """While its `full` is true, what is saved whole meets a device that is full."""
-    disk, make = SimpleNamespace(full=False), tempfile.mkdtemp
+    """While its `full` is true, what is saved whole meets a device that is full. `parents`: where that was tried."""
+    disk, make = SimpleNamespace(full=False, parents=set()), tempfile.mkdtemp
 
     def mkdtemp(*inputs):
-        folder = make(*inputs)
+        disk.parents.add(Path(folder := make(*inputs)).parent.resolve())
         if disk.full:
             Path(folder, "whole.pt").symlink_to("/dev/full")
         return folder

@@ -538,6 +538,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint(name
         line = stops(launched(gan_mnist_mlp), [*MLP, "--out", "run", "--epochs", "1"], status=1)
     assert "disk is full" in line and "--resume run goes on with epoch 1" in line
     assert checkpoint("run")["epoch"] == 0 and not list(Path("run").glob("unfinished*"))
+    assert full_disk.parents == {Path("run").resolve()}, "a file can be moved, whole, on one disk only"
     if not full_disk.full:
         Path("run", name).unlink()
     full_disk.full = False
