@@ -241,7 +241,6 @@ def main(argv=None):
     device = common.pick_device(args.device, training=False)
     samples, saved = {}, [common.load_checkpoint(path) for path in args.checkpoints]
     dataset, folder = (saved[0]["args"].get(name) for name in ("dataset", "data"))
-    net = Inception(args.weights) if dataset == "celeba" else None  # missing? Better now than later
     for path, run in zip(args.checkpoints, saved):
         if run["args"].get("dataset") != dataset:
             common.fail(f"{path} is of a run on {run['args'].get('dataset')}, the first one is on "
@@ -252,6 +251,8 @@ def main(argv=None):
         if dataset == "toy" and run["script"] in ("gan_mnist_mlp", "dcgan_mnist"):
             common.fail(f"{path} is of a run on the toy zeros, which are one class: there is "
                         "nothing to score")
+    net = Inception(args.weights) if dataset == "celeba" else None  # missing? Better now than later
+    for path in args.checkpoints:
         G, latent_dim = load_generator(path, device)
         z = torch.randn(args.n, latent_dim, generator=torch.Generator().manual_seed(args.seed))
         name = Path(path).resolve().parent.name
