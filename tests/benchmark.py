@@ -153,6 +153,7 @@ def example_step(G, D, opt_G, opt_D, real, z):
 
 
 def faces_source(G):
+    torch.backends.cudnn.benchmark = True  # as in that example
     transform = transforms.Compose([
         transforms.Resize(64), transforms.CenterCrop(64), transforms.ToTensor(),
         transforms.Normalize([0.5] * 3, [0.5] * 3)])
