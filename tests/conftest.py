@@ -47,6 +47,9 @@ def on_gpu(test):
 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")  # a broadcast of (B, 1) against (B,) in a loss only warns
+    for words in ("CUDA initialization", "Please use the new API"):  # an old driver; torch 2.9.0, of TF32
+        config.addinivalue_line("filterwarnings", f"ignore:{words}")
+    os.environ["PYTHONWARNINGS"] = "ignore:CUDA initialization"  # and the scripts that are started: it is no error of theirs
     config.addinivalue_line("markers", "slow: takes minutes; runs only when asked for with -m slow")
     config.addinivalue_line("markers", "cuda: needs a GPU; runs only when asked for with -m cuda")
     chosen = config.option.markexpr = config.option.markexpr or "not slow and not cuda"
