@@ -39,7 +39,7 @@ def launch(main):
         fail(f"interrupted{launch.hint}", status=130)
     except (OSError, RuntimeError, MemoryError) as error:
         # the words of torch and of the system; inline_container: torch.save on a full disk
-        words = "out of memory|to allocate|ALLOC_FAILED|MemoryError|No space|quota|inline_container"
+        words = "out of memory|to allocate|ALLOC|MemoryError|No space|quota|inline_container"
         if any(word in repr(error) for word in words.split("|")):
             fail(f"memory (smaller --batch-size, --n?) or disk is full: {error}{launch.hint}", 1)
         if not getattr(error, "filename", None) or isinstance(error, FileNotFoundError):
@@ -72,8 +72,8 @@ def training_parser(file, doc, kinds, epochs, batch_size, seed):
     add("--batch-size", type=int, default=batch_size, help="real images in a minibatch")
     add("--seed", type=int, default=seed, help="of the weights, the noise, the order of the images")
     add("--device", help="cpu, cuda, cuda:1, mps; None: cuda when there is one, else cpu")
-    add("--precision", default="fp32", choices=["fp32", "bf16"], help="fp32 is TF32 on CUDA; bf16 "
-        "is faster for convolutions on a CPU whose lscpu lists amx_bf16 or avx512_bf16")
+    add("--precision", default="fp32", choices=["fp32", "bf16"], help="fp32 is TF32 on CUDA. bf16 "
+        "is for GPUs since Ampere, and CPUs whose lscpu lists amx_bf16 or avx512_bf16")
     return parser
 
 
@@ -108,7 +108,8 @@ def parse(parser, argv):
 
 
 def pick_device(name, training=True):
-    """The torch.device of --device, checked. On CUDA, matrices are multiplied in TF32."""
+    """The torch.device of --device, checked. On CUDA, matrices are multiplied in TF32, by GPUs that
+    have it (since Ampere)."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         (torch.ones(1, device=device) + 1).cpu()  # a GPU too old for this torch may only fail here
@@ -126,7 +127,8 @@ def place(net, device, precision="fp32"):
     if precision == "bf16":
         forward = torch.autocast(device.type, torch.bfloat16)(net.forward)
         net.forward = lambda *inputs: forward(*inputs).float()
-    # channels_last is faster on CPU and CUDA; on MPS BatchNorm's gradients were wrong with it
+    # channels_last is faster on a CPU, and should be on CUDA's tensor cores (not measured); on MPS
+    # BatchNorm's gradients were wrong with it
     layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
     return net.to(device, memory_format=layout)
 
@@ -161,7 +163,7 @@ def find_pictures(root):
         try:
             archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
-            fail(f"{path} is no complete zip archive, or a web page in its place: {error}")
+            fail(f"{path} is no complete zip archive (a picture or a web page instead?): {error}")
         if names := pictures(archive.namelist()):
             return path.parent, names, archive
     fail(f"no such folder, or no pictures (jpg, png, ...) in it: {folder}. CelebA (1.4 GB): put "
@@ -197,9 +199,9 @@ def load_faces(root, limit=None, size=64):
     with ThreadPool(min(4, os.cpu_count())) as pool:  # more would only queue for Python's lock
         work = pool.imap(lambda pair: decode(archive, *pair), zip(names, images.numpy()), 100)
         whole = list(map(bool, tqdm(work, "decoding", len(names), disable=None, leave=False)))
-    if broken := [name for name, good in zip(names, whole) if not good]:
-        report = fail if len(broken) > len(names) / 100 else print  # fail ends the program
-        report(f"{len(broken)} of {len(names)} pictures in {folder} are broken: {broken[:20]}")
+    if bad := [name for name, good in zip(names, whole) if not good]:
+        report = fail if len(bad) > len(names) / 100 else print  # fail ends the program
+        report(f"{len(bad)} of {len(names)} pictures in {folder} are broken (1% may be): {bad[:9]}")
         images = images[torch.tensor(whole)]
     if limit is None and os.access(folder, os.W_OK):
         save_whole(cache, {"fingerprint": fingerprint, "images": images, "whole": whole})
@@ -248,14 +250,17 @@ def add_row(rows, **values):
 def append_rows(path, rows):
     """Append rows of numbers, or of tensors of one element, to a CSV file. Returns means as text.
 
-    A number that is not finite ends the run, which leaves the checkpoint of the epoch before.
+    A number that is not finite ends the run, which leaves the checkpoint of the epoch before; and
+    so do other columns than the file's, as after a resume of a changed script.
     """
     columns = [[row[name] for row in rows] for name in rows[0]]
     table = numpy.array([torch.stack(column).flatten().tolist() if all(map(torch.is_tensor, column))
                          else list(map(float, column)) for column in columns]).T
-    with open(path, "a") as file:
-        header = "" if file.tell() else ",".join(rows[0])
-        numpy.savetxt(file, table, "%.8g", ",", header=header, comments="")
+    with open(path, "a+") as file:
+        file.seek(0)
+        if (old := file.readline().strip()) not in ("", names := ",".join(rows[0])):
+            fail(f"{path} has the columns {old}, not {names}: a changed loss needs a new run")
+        numpy.savetxt(file, table, "%.8g", ",", header="" if old else names, comments="")
     if len(bad := table[~numpy.isfinite(table).all(axis=1), 0]):  # their steps
         fail(f"step {bad[0]:.0f}: not finite in {path} (checkpoint.pt: older): a smaller rate?", 1)
     means = {name: mean for name, mean in zip(rows[0], table.mean(axis=0)) if "step" not in name}
@@ -353,9 +358,8 @@ def load_checkpoint(path):
     """A training script's checkpoint, onto the CPU. weights_only=True: no file can run code."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"script", "args", "generator", "G", "step", "epoch"} <= saved.keys():
-            raise ValueError("it was not made by these scripts")
-        return saved
+        # all there, or a KeyError
+        return {**saved, **{k: saved[k] for k in "script args generator G step epoch".split()}}
     except Exception as error:  # missing, cut short, something else, hostile: many types
-        fail(f"{path} is not a checkpoint that loads (--resume takes a run's folder, a tool the "
-             f"checkpoint.pt in it): {repr(error).split(' This file')[0][:200]}")
+        fail(f"{path} is not a checkpoint of these scripts (--resume takes a run's folder, a tool "
+             f"the checkpoint.pt in it): {repr(error).split(' This file')[0][:200]}")

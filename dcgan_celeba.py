@@ -237,7 +237,7 @@ def main(argv=None):
     # fused: the same update, computed faster
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True)
                     for net in (G, D))
-    parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
+    parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}  # what a resume restores
     generator = {"class": type(G).__name__, **keywords}  # how to build G again
     step = first_epoch = 0
 

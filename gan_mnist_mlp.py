@@ -146,7 +146,7 @@ def main(argv=None):
         common.place(net, device, args.precision)
     opt_G = torch.optim.SGD(G.parameters(), args.lr_g)
     opt_D = torch.optim.SGD(D.parameters(), args.lr_d)
-    parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
+    parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}  # what a resume restores
     generator = {"class": type(G).__name__, "latent_dim": latent_dim}  # how to build G again
     step = first_epoch = 0
 

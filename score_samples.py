@@ -192,7 +192,7 @@ def judge(net, images):
     the CPU."""
     device = next(net.parameters()).device
     p, features = [], []
-    for part in tqdm(images.split(256), "judging", disable=None, leave=False):
+    for part in tqdm(images.split(64), "judging", disable=None, leave=False):
         x = common.to_float(part) if part.dtype == torch.uint8 else part
         feature = net.features(x.to(device))
         p.append(net.last(feature).cpu().double().softmax(dim=1))

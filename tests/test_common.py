@@ -93,6 +93,17 @@ def test_rows_are_appended_under_one_header_and_their_means_are_said():
     assert rows == [[1, 1, 0.25, 1], [2, 1, 0.75, -4], [12345678, 2, pytest.approx(1e-9, rel=1e-6), 7]]
 
 
+def test_rows_of_other_columns_are_refused_and_leave_the_file_as_it_was(stops):
+    """As when a loss was added, or renamed, before a resume."""
+    common.append_rows("t.csv", [{"step": 1, "epoch": 1, "loss_d": 0.5}])
+    before = Path("t.csv").read_bytes()
+    for changed in ({"loss_d": 0.5, "loss_extra": 1.0}, {"loss": 0.5}):
+        row = {"step": 2, "epoch": 2, **changed}
+        line = stops(lambda argv: common.append_rows("t.csv", [row]), [])
+        assert "t.csv has the columns step,epoch,loss_d, not step,epoch," in line and "new run" in line
+        assert Path("t.csv").read_bytes() == before
+
+
 def test_columns_cannot_come_and_go():
     rows = []
     common.add_row(rows, step=1, loss_d=0.5)
@@ -524,22 +535,27 @@ def test_checkpoints_that_are_none_get_one_line_and_run_no_code(stops, straight)
 @pytest.mark.parametrize("name", ["losses.csv", "checkpoint.pt", "samples/step_000040.png"])
 def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint(name, stops, full_disk, monkeypatch):
     """No pretence: what the first epoch writes there does not fit."""
-    place = common.shuffled_batches
+    place, save = common.shuffled_batches, numpy.savetxt
 
     def fill(*inputs):
         full_disk.full = name == "checkpoint.pt"
-        if not full_disk.full:
-            Path("run", name).unlink(missing_ok=True)
+        if name.startswith("samples"):
             Path("run", name).symlink_to("/dev/full")
         return place(*inputs)
 
+    def save_there(file, *inputs, **how):
+        with open("/dev/full", "w") as full:
+            save(full, *inputs, **how)
+
     with monkeypatch.context() as patch:
+        if name == "losses.csv":  # which is read too, and that device never ends
+            patch.setattr(numpy, "savetxt", save_there)
         patch.setattr(common, "shuffled_batches", fill)
         line = stops(launched(gan_mnist_mlp), [*MLP, "--out", "run", "--epochs", "1"], status=1)
     assert "disk is full" in line and "--resume run goes on with epoch 1" in line
     assert checkpoint("run")["epoch"] == 0 and not list(Path("run").glob("unfinished*"))
     assert full_disk.parents == {Path("run").resolve()}, "a file can be moved, whole, on one disk only"
-    if not full_disk.full:
+    if name.startswith("samples"):
         Path("run", name).unlink()
     full_disk.full = False
     gan_mnist_mlp.main(["--resume", "run"])  # there is space again
