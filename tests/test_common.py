@@ -622,7 +622,8 @@ def test_too_little_memory_is_one_line_and_another_error_keeps_its_traceback(sto
     assert "out of memory" in line and "--resume a goes on with epoch 1" in line
     monkeypatch.setattr(dcgan_mnist, "step_G", lambda *inputs: torch.empty(2**60))  # the CPU has other words
     assert "memory" in stops(launched(dcgan_mnist), [*flags, "b"], status=1)
-    for i, error in enumerate([MemoryError(), OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))]):
+    cudnn = RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED")
+    for i, error in enumerate([MemoryError(), OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), cudnn]):
         raises(error)
         assert "memory" in stops(launched(dcgan_mnist), [*flags, f"c{i}"], status=1)
     mistakes = [RuntimeError("mat1 and mat2 cannot be multiplied"), ValueError("mine"), FileNotFoundError(2, "no such", "x")]
