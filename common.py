@@ -358,8 +358,8 @@ def load_checkpoint(path):
     """A training script's checkpoint, onto the CPU. weights_only=True: no file can run code."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        # all there, or a KeyError
-        return {**saved, **{k: saved[k] for k in "script args generator G step epoch".split()}}
+        # a KeyError where one of these is missing
+        return {k: saved[k] for k in saved.keys() | "script args generator G step epoch".split()}
     except Exception as error:  # missing, cut short, something else, hostile: many types
         fail(f"{path} is not a checkpoint of these scripts (--resume takes a run's folder, a tool "
              f"the checkpoint.pt in it): {repr(error).split(' This file')[0][:200]}")
