@@ -50,7 +50,7 @@ RUNS = {
        for model in ("dcgan", "mlp") for seed in (43, 44)},
     "blog-dcgan-fashion": "dcgan_mnist.py --dataset fashion",
     "blog-mlp-fashion": "dcgan_mnist.py --dataset fashion --model mlp",
-    "blog-mlp-fashion-43": "dcgan_mnist.py --dataset fashion --model mlp --seed 43",
+    **{f"blog-{model}-fashion-43": f"dcgan_mnist.py --dataset fashion --model {model} --seed 43" for model in ("dcgan", "mlp")},
     **{f"blog-{model}-fashion-16-43": f"dcgan_mnist.py --model {model} --dataset fashion --epochs 16 --seed 43"
        for model in ("dcgan", "mlp")},
     "blog-mlp-fashion-slow": "dcgan_mnist.py --dataset fashion --model mlp --epochs 16 --lr 5e-5",
