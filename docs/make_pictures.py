@@ -44,6 +44,7 @@ RUNS = {
        for model in ("dcgan", "mlp") for name, flags in BLOG},
     "blog-mlp-16-slow-43": "dcgan_mnist.py --model mlp --epochs 16 --lr 5e-5 --seed 43",
     **{f"blog-{model}-100-slow": f"dcgan_mnist.py --model {model} --lr 5e-5" for model in ("dcgan", "mlp")},
+    "blog-mlp-100-slow-43": "dcgan_mnist.py --model mlp --lr 5e-5 --seed 43",
     "blog-dcgan-100": "dcgan_mnist.py",
     "blog-mlp-100": "dcgan_mnist.py --model mlp",
     **{f"blog-{model}-100-{seed}": f"dcgan_mnist.py --model {model} --seed {seed}"
@@ -77,6 +78,7 @@ RUNS = {
     **{f"wgan-{name}{suffix}": f"wgan_celeba.py {QUARTER}{seed} --epochs 25{flags}"
        for suffix, seed in [("", " --precision bf16"), ("-1", " --seed 1")]
        for name, flags in [("clip-0.05", " --clip 0.05"), ("25", " --n-critic 25"), ("adam", "")]},
+    "wgan-clip-0.05-200": f"wgan_celeba.py {QUARTER} --seed 1 --epochs 200 --clip 0.05",
     **{f"wgan-{seed}": f"wgan_celeba.py {QUARTER} --seed {seed}" for seed in (1, 2)},
     **{f"{name}{suffix}": f"wgan_celeba.py --loss {flags} {QUARTER} --epochs {epochs}{seed}"
        for name, flags, epochs in [("minimax", "minimax", 8), ("minimax-all-bn", "minimax", 8),
@@ -347,6 +349,8 @@ PICTURES = {
     "upsampling-samples.png": (UPSAMPLINGS, lambda: upsamplings(UPSAMPLINGS), 256),
     "wgan-samples.png": (["wgan"], lambda: in_time("wgan", [1, 10, 25, 50], 3, 4, 64), 256),
     "wgan-variants.png": (WGANS, lambda: below(*(in_time(run, [25], 1, 8, 64) for run in WGANS)), 256),
+    "wgan-clip-samples.png":
+        (["wgan-clip-0.05-200"], lambda: in_time("wgan-clip-0.05-200", [25, 100, 150, 200], 2, 4, 64), 256),
     "wgan-losses.png": (["wgan"], lambda: copy("wgan", "losses.png"), 64),
     "minimax-over-wgan.png":
         (["minimax", "wgan"], lambda: below(last("minimax", 2, 8, 64), last("wgan", 2, 8, 64)), 256),
