@@ -73,7 +73,7 @@ def training_parser(file, doc, kinds, epochs, batch_size, seed):
     add("--seed", type=int, default=seed, help="of the weights, the noise, the order of the images")
     add("--device", help="cpu, cuda, cuda:1, mps; None: cuda when there is one, else cpu")
     add("--precision", default="fp32", choices=["fp32", "bf16"], help="fp32 is TF32 on CUDA. bf16 "
-        "is for GPUs since Ampere, and CPUs whose lscpu lists amx_bf16 or avx512_bf16")
+        "is for GPUs since Ampere, and CPUs with amx_bf16 (Intel) or avx512_bf16 (AMD) in lscpu")
     return parser
 
 
