@@ -74,6 +74,7 @@ RUNS = {
     "lab-dcgan-1": f"dcgan_celeba.py --generator dcgan {HALF} --precision bf16 --seed 1",
     "lab-vanilla-1": f"dcgan_celeba.py --generator vanilla {HALF} --precision bf16 --seed 1",
     **{f"lab-{name}-2": f"dcgan_celeba.py --generator {name} {HALF} --seed 2" for name in ("dcgan", "vanilla")},
+    **{f"lab-{name}-long": f"dcgan_celeba.py --generator {name} {HALF.replace('20', '102')}" for name in ("dcgan", "vanilla")},
     "wgan": f"wgan_celeba.py {QUARTER} --precision bf16",
     **{f"wgan-{name}{suffix}": f"wgan_celeba.py {QUARTER}{seed} --epochs 25{flags}"
        for suffix, seed in [("", " --precision bf16"), ("-1", " --seed 1")]
@@ -315,6 +316,7 @@ BLOG_100 = ["blog-dcgan-100-43", "blog-mlp-100-43"]
 SLOW = ["blog-dcgan-100-slow", "blog-mlp-100-slow"]
 WGANS = ["wgan", "wgan-clip-0.05", "wgan-adam", "wgan-25"]
 FASHION = ["blog-dcgan-fashion", "blog-mlp-fashion"]
+LONG = ["lab-dcgan-long", "lab-vanilla-long"]
 UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
 # picture -> the runs that it needs, how it is drawn, its number of colours
 PICTURES = {
@@ -344,6 +346,7 @@ PICTURES = {
         (["lab-vanilla-full"], lambda: in_time("lab-vanilla-full", [5, 20, 44], 3, 4, 64), 256),
     "lab-dcgan-samples.png": (["lab-dcgan"], lambda: in_time("lab-dcgan", [1, 3, 5, 10, 20], 3, 4, 64), 256),
     "lab-vanilla-samples.png": (["lab-vanilla"], lambda: in_time("lab-vanilla", [1, 3, 5, 10, 20], 3, 4, 64), 256),
+    "lab-long-samples.png": (LONG, lambda: below(*(in_time(run, [20, 60, 102], 2, 4, 64) for run in LONG)), 256),
     "lab-comparison.png": (["lab-vanilla"], lambda: copy("lab-vanilla", "losses_comparison.png"), 64),
     "upsampling.png": ([], upsampling, 32),
     "upsampling-samples.png": (UPSAMPLINGS, lambda: upsamplings(UPSAMPLINGS), 256),
