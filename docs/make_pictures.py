@@ -44,7 +44,7 @@ RUNS = {
        for model in ("dcgan", "mlp") for name, flags in BLOG},
     "blog-mlp-16-slow-43": "dcgan_mnist.py --model mlp --epochs 16 --lr 5e-5 --seed 43",
     **{f"blog-{model}-100-slow": f"dcgan_mnist.py --model {model} --lr 5e-5" for model in ("dcgan", "mlp")},
-    "blog-mlp-100-slow-43": "dcgan_mnist.py --model mlp --lr 5e-5 --seed 43",
+    **{f"blog-{model}-100-slow-43": f"dcgan_mnist.py --model {model} --lr 5e-5 --seed 43" for model in ("dcgan", "mlp")},
     "blog-dcgan-100": "dcgan_mnist.py",
     "blog-mlp-100": "dcgan_mnist.py --model mlp",
     **{f"blog-{model}-100-{seed}": f"dcgan_mnist.py --model {model} --seed {seed}"
