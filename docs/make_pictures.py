@@ -79,7 +79,8 @@ RUNS = {
     **{f"wgan-{name}{suffix}": f"wgan_celeba.py {QUARTER}{seed} --epochs 25{flags}"
        for suffix, seed in [("", " --precision bf16"), ("-1", " --seed 1")]
        for name, flags in [("clip-0.05", " --clip 0.05"), ("25", " --n-critic 25"), ("adam", "")]},
-    "wgan-clip-0.05-200": f"wgan_celeba.py {QUARTER} --seed 1 --epochs 200 --clip 0.05",
+    **{f"wgan-long-{seed}": f"wgan_celeba.py {QUARTER} --seed {seed} --epochs 200" for seed in (0, 1, 2)},
+    **{f"wgan-long-clip-0.05-{seed}": f"wgan_celeba.py {QUARTER} --seed {seed} --epochs 200 --clip 0.05" for seed in (1, 2)},
     **{f"wgan-{seed}": f"wgan_celeba.py {QUARTER} --seed {seed}" for seed in (1, 2)},
     **{f"{name}{suffix}": f"wgan_celeba.py --loss {flags} {QUARTER} --epochs {epochs}{seed}"
        for name, flags, epochs in [("minimax", "minimax", 8), ("minimax-all-bn", "minimax", 8),
@@ -317,6 +318,7 @@ SLOW = ["blog-dcgan-100-slow", "blog-mlp-100-slow"]
 WGANS = ["wgan", "wgan-clip-0.05", "wgan-adam", "wgan-25"]
 FASHION = ["blog-dcgan-fashion", "blog-mlp-fashion"]
 LONG = ["lab-dcgan-long", "lab-vanilla-long"]
+PATIENT = ["wgan-long-1", "wgan-long-clip-0.05-2"]
 UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
 # picture -> the runs that it needs, how it is drawn, its number of colours
 PICTURES = {
@@ -352,8 +354,8 @@ PICTURES = {
     "upsampling-samples.png": (UPSAMPLINGS, lambda: upsamplings(UPSAMPLINGS), 256),
     "wgan-samples.png": (["wgan"], lambda: in_time("wgan", [1, 10, 25, 50], 3, 4, 64), 256),
     "wgan-variants.png": (WGANS, lambda: below(*(in_time(run, [25], 1, 8, 64) for run in WGANS)), 256),
-    "wgan-clip-samples.png":
-        (["wgan-clip-0.05-200"], lambda: in_time("wgan-clip-0.05-200", [25, 100, 150, 200], 2, 4, 64), 256),
+    "wgan-long-samples.png":
+        (PATIENT, lambda: below(*(in_time(run, [50, 100, 200], 2, 4, 64) for run in PATIENT)), 256),
     "wgan-losses.png": (["wgan"], lambda: copy("wgan", "losses.png"), 64),
     "minimax-over-wgan.png":
         (["minimax", "wgan"], lambda: below(last("minimax", 2, 8, 64), last("wgan", 2, 8, 64)), 256),
