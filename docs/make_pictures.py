@@ -318,7 +318,7 @@ SLOW = ["blog-dcgan-100-slow", "blog-mlp-100-slow"]
 WGANS = ["wgan", "wgan-clip-0.05", "wgan-adam", "wgan-25"]
 FASHION = ["blog-dcgan-fashion", "blog-mlp-fashion"]
 LONG = ["lab-dcgan-long", "lab-vanilla-long"]
-PATIENT = ["wgan-long-1", "wgan-long-clip-0.05-2"]
+PATIENT = ["wgan-long-2", "wgan-long-clip-0.05-2"]
 UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
 # picture -> the runs that it needs, how it is drawn, its number of colours
 PICTURES = {
