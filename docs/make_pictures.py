@@ -9,6 +9,7 @@ The data are in data/. A run stays in runs/docs, in a folder named after its com
 command is never taken for it. Nothing is picked: a picture shows the first samples of the fixed noise.
 """
 import hashlib
+import importlib
 import math
 import shlex
 import shutil
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import torch
 from PIL import Image
 from torch.nn import functional as F
@@ -81,6 +83,10 @@ RUNS = {
        for name, flags in [("clip-0.05", " --clip 0.05"), ("25", " --n-critic 25"), ("adam", "")]},
     **{f"wgan-long-{seed}": f"wgan_celeba.py {QUARTER} --seed {seed} --epochs 200" for seed in (0, 1, 2)},
     **{f"wgan-long-clip-0.05-{seed}": f"wgan_celeba.py {QUARTER} --seed {seed} --epochs 200 --clip 0.05" for seed in (1, 2)},
+    "minimax-50": f"wgan_celeba.py --loss minimax {QUARTER} --epochs 50",
+    **{f"{loss}-long{suffix}": f"wgan_celeba.py --loss {loss} {QUARTER} --epochs {epochs}{seed}"
+       for loss, suffix, epochs, seed in [("lsgan", "", 200, ""), ("lsgan", "-1", 102, " --seed 1"),
+                                          ("minimax", "", 200, ""), ("minimax", "-1", 150, " --seed 1")]},
     **{f"wgan-{seed}": f"wgan_celeba.py {QUARTER} --seed {seed}" for seed in (1, 2)},
     **{f"{name}{suffix}": f"wgan_celeba.py --loss {flags} {QUARTER} --epochs {epochs}{seed}"
        for name, flags, epochs in [("minimax", "minimax", 8), ("minimax-all-bn", "minimax", 8),
@@ -312,6 +318,62 @@ def upsamplings(runs):
     return below(*(last(run, 1, 8, 64) for run in runs))
 
 
+def likeness(run, epoch=None):
+    """How alike the 64 samples of an epoch, or 64 reals, are: the mean correlation of two of them, in grey, in the
+    middle 40 x 40 pixels, of what a blur of 9 x 9 pixels takes away."""
+    path = folder(run) / "real.png"
+    if epoch is not None:
+        path = sorted((folder(run) / "samples").glob("step_*.png"))[epoch]
+    grey = torch.from_numpy(numpy.array(Image.open(path).convert("L"))).float()
+    x = grey[2:, 2:].unfold(0, 64, 66).unfold(1, 64, 66).reshape(64, 1, 64, 64)[..., 12:52, 12:52]
+    detail = x[..., 4:-4, 4:-4] - F.avg_pool2d(x, 9, stride=1)
+    return ((torch.corrcoef(detail.flatten(1)).sum() - 64) / (64 * 63)).item()
+
+
+def by_heart(run):
+    """D's mean output, as in losses.csv, on 2,048 of its faces, on their mirror images, and on samples; in training
+    mode, as it was trained."""
+    import common
+    from explore_latent import load_generator
+
+    path = folder(run) / "checkpoint.pt"
+    G, latent_dim = load_generator(path, torch.device("cpu"))
+    saved = common.load_checkpoint(path)
+    D = importlib.import_module(saved["script"]).Discriminator(saved["args"]["ndf"])
+    D.load_state_dict(saved["D"])
+    torch.manual_seed(0)
+    faces = common.to_float(common.load_faces(ROOT / "data", 10000)[torch.randperm(10000)[:2048]])
+    z = torch.randn(2048, latent_dim)
+    print(f"{run}: D on its faces, mirrored, samples:", end="")
+    for x in (faces, faces.flip(3), z):
+        with torch.no_grad():
+            out = torch.cat([D(G.train()(part) if x is z else part) for part in x.split(saved["args"]["batch_size"])])
+        probability = saved["args"].get("loss", "minimax") == "minimax"
+        print(f" {(out.sigmoid() if probability else out).mean():.3f}", end="")
+    print()
+
+
+def games():
+    """A row of samples of the least squares and the minimax GAN after some epochs; all the likenesses; and whether D
+    knows its faces by heart."""
+    for run in BRIEF:
+        by_heart(run)
+    for run in GAMES:
+        values = {epoch: f"{likeness(run, epoch):.2f}" for epoch in (8, 14, 25, 50, 75, 100, 150, 200)
+                  if epoch < len(list((folder(run) / "samples").glob("step_*.png")))}
+        print(f"{run}: reals {likeness(run):.2f}, samples after ... epochs {values}")
+        by_heart(run)
+    shown = [("lsgan-long", 50), ("lsgan-long", 200), *(("minimax-long", epoch) for epoch in (50, 100, 199, 200))]
+    return below(*(in_time(run, [epoch], 1, 6, 64) for run, epoch in shown))
+
+
+def long_faces():
+    """The lab's two generators in a long training; and whether D knows its faces by heart."""
+    for run in LONG:
+        by_heart(run)
+    return below(*(in_time(run, [20, 60, 102], 2, 4, 64) for run in LONG))
+
+
 BLOG_PAIRS = [f"blog-{model}{name}" for name in ["", *(f"-16-{name}" for name, _ in BLOG)] for model in ("dcgan", "mlp")]
 BLOG_100 = ["blog-dcgan-100-43", "blog-mlp-100-43"]
 SLOW = ["blog-dcgan-100-slow", "blog-mlp-100-slow"]
@@ -319,6 +381,8 @@ WGANS = ["wgan", "wgan-clip-0.05", "wgan-adam", "wgan-25"]
 FASHION = ["blog-dcgan-fashion", "blog-mlp-fashion"]
 LONG = ["lab-dcgan-long", "lab-vanilla-long"]
 PATIENT = ["wgan-long-2", "wgan-long-clip-0.05-2"]
+BRIEF = ["minimax", "minimax-50"]
+GAMES = ["lsgan-long", "lsgan-long-1", "minimax-long", "minimax-long-1", *(f"wgan-long-{seed}" for seed in (0, 1, 2))]
 UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
 # picture -> the runs that it needs, how it is drawn, its number of colours
 PICTURES = {
@@ -348,7 +412,7 @@ PICTURES = {
         (["lab-vanilla-full"], lambda: in_time("lab-vanilla-full", [5, 20, 44], 3, 4, 64), 256),
     "lab-dcgan-samples.png": (["lab-dcgan"], lambda: in_time("lab-dcgan", [1, 3, 5, 10, 20], 3, 4, 64), 256),
     "lab-vanilla-samples.png": (["lab-vanilla"], lambda: in_time("lab-vanilla", [1, 3, 5, 10, 20], 3, 4, 64), 256),
-    "lab-long-samples.png": (LONG, lambda: below(*(in_time(run, [20, 60, 102], 2, 4, 64) for run in LONG)), 256),
+    "lab-long-samples.png": (LONG, long_faces, 256),
     "lab-comparison.png": (["lab-vanilla"], lambda: copy("lab-vanilla", "losses_comparison.png"), 64),
     "upsampling.png": ([], upsampling, 32),
     "upsampling-samples.png": (UPSAMPLINGS, lambda: upsamplings(UPSAMPLINGS), 256),
@@ -361,7 +425,7 @@ PICTURES = {
         (["minimax", "wgan"], lambda: below(last("minimax", 2, 8, 64), last("wgan", 2, 8, 64)), 256),
     "minimax-batchnorm.png":
         (["minimax", "minimax-all-bn"], lambda: below(last("minimax", 1, 8, 64), last("minimax-all-bn", 1, 8, 64)), 256),
-    "lsgan-samples.png": (["lsgan"], lambda: last("lsgan", 2, 8, 64), 256),
+    "lsgan-minimax-samples.png": ([*BRIEF, *GAMES], games, 128),
     "walk-digits.png": (["blog-dcgan-100"], lambda: below(*walk("blog-dcgan-100")), 24),
     "walks.png": (["minimax", "wgan"], lambda: walks("minimax", "wgan"), 256),
     "walk-faces.png": (["lab-vanilla-full"], lambda: below(*walk("lab-vanilla-full")), 256),
