@@ -171,13 +171,17 @@ def copy(run, name):
     return Image.open(folder(run) / name).convert("RGB")
 
 
+def grids(run):
+    """The paths of a run's samples; the index is the epoch."""
+    return sorted((folder(run) / "samples").glob("step_*.png"))
+
+
 def in_time(run, epochs, rows, columns, size):
     """The first rows x columns samples after each of the epochs, side by side."""
-    grids = sorted((folder(run) / "samples").glob("step_*.png"))
     box = (0, 0, columns * (size + 2) + 2, rows * (size + 2) + 2)  # a grid has 2 pixels between pictures
     strip = Image.new("RGB", (len(epochs) * (box[2] + 8) - 8, box[3]), "white")
     for i, epoch in enumerate(epochs):
-        strip.paste(Image.open(grids[epoch]).crop(box), (i * (box[2] + 8), 0))
+        strip.paste(Image.open(grids(run)[epoch]).crop(box), (i * (box[2] + 8), 0))
     return strip
 
 
@@ -268,10 +272,9 @@ def growth():
     rows = []
     for run, epochs, size in [("zeros-0", [0, 3, 4, 8, 20, 100], 28), ("blog-dcgan", [0, 1, 2, 4, 8, 16], 28),
                               ("lab-vanilla-full", [0, 2, 6, 12, 24, 44], 64)]:
-        grids = sorted((folder(run) / "samples").glob("step_*.png"))
         row = Image.new("RGB", (6 * 148 - 8, 140), "white")
         for i, epoch in enumerate(epochs):
-            block = Image.open(grids[epoch]).crop((2, 2, 2 * (size + 2), 2 * (size + 2)))
+            block = Image.open(grids(run)[epoch]).crop((2, 2, 2 * (size + 2), 2 * (size + 2)))
             row.paste(block.resize((140, 140), Image.Resampling.BICUBIC), (i * 148, 0))
         rows.append(row)
     return below(*rows)
@@ -296,8 +299,7 @@ def walks(first, second):
 
 def last(run, rows, columns, size):
     """The first rows x columns samples of the last epoch."""
-    count = len(list((folder(run) / "samples").glob("step_*.png")))
-    return in_time(run, [count - 1], rows, columns, size)
+    return in_time(run, [len(grids(run)) - 1], rows, columns, size)
 
 
 def upsamplings(runs):
@@ -318,59 +320,52 @@ def upsamplings(runs):
     return below(*(last(run, 1, 8, 64) for run in runs))
 
 
-def likeness(run, epoch=None):
-    """How alike the 64 samples of an epoch, or 64 reals, are: the mean correlation of two of them, in grey, in the
-    middle 40 x 40 pixels, of what a blur of 9 x 9 pixels takes away."""
-    path = folder(run) / "real.png"
-    if epoch is not None:
-        path = sorted((folder(run) / "samples").glob("step_*.png"))[epoch]
+def likeness(path):
+    """How alike the 64 pictures of a grid are: the mean correlation of two of them, in grey, in the middle 40 x 40
+    pixels, of what a blur of 9 x 9 pixels takes away."""
     grey = torch.from_numpy(numpy.array(Image.open(path).convert("L"))).float()
     x = grey[2:, 2:].unfold(0, 64, 66).unfold(1, 64, 66).reshape(64, 1, 64, 64)[..., 12:52, 12:52]
     detail = x[..., 4:-4, 4:-4] - F.avg_pool2d(x, 9, stride=1)
     return ((torch.corrcoef(detail.flatten(1)).sum() - 64) / (64 * 63)).item()
 
 
-def by_heart(run):
-    """D's mean output, as in losses.csv, on 2,048 of its faces, on their mirror images, and on samples; in training
+@torch.no_grad()
+def by_heart(runs):
+    """Each run's mean D, as in losses.csv, on 2,048 of its faces, on their mirror images, and on samples; in training
     mode, as it was trained."""
     import common
     from explore_latent import load_generator
+    from wgan_celeba import mean_of
 
-    path = folder(run) / "checkpoint.pt"
-    G, latent_dim = load_generator(path, torch.device("cpu"))
-    saved = common.load_checkpoint(path)
-    D = importlib.import_module(saved["script"]).Discriminator(saved["args"]["ndf"])
-    D.load_state_dict(saved["D"])
     torch.manual_seed(0)
     faces = common.to_float(common.load_faces(ROOT / "data", 10000)[torch.randperm(10000)[:2048]])
-    z = torch.randn(2048, latent_dim)
-    print(f"{run}: D on its faces, mirrored, samples:", end="")
-    for x in (faces, faces.flip(3), z):
-        with torch.no_grad():
-            out = torch.cat([D(G.train()(part) if x is z else part) for part in x.split(saved["args"]["batch_size"])])
-        probability = saved["args"].get("loss", "minimax") == "minimax"
-        print(f" {(out.sigmoid() if probability else out).mean():.3f}", end="")
-    print()
+    z = torch.randn(2048, 100)
+    for run in runs:
+        saved = common.load_checkpoint(folder(run) / "checkpoint.pt")
+        size, game = saved["args"]["batch_size"], saved["args"].get("loss", "minimax")
+        G, _ = load_generator(folder(run) / "checkpoint.pt", torch.device("cpu"))
+        D = importlib.import_module(saved["script"]).Discriminator(saved["args"]["ndf"])
+        D.load_state_dict(saved["D"])
+        samples = torch.cat([G.train()(part) for part in z.split(size)])
+        means = [mean_of(game, torch.cat([D(part) for part in x.split(size)])) for x in (faces, faces.flip(3), samples)]
+        print(f"{run}: D on its faces, mirrored, samples:", *(f"{mean:.3f}" for mean in means))
 
 
 def games():
     """A row of samples of the least squares and the minimax GAN after some epochs; all the likenesses; and whether D
     knows its faces by heart."""
-    for run in BRIEF:
-        by_heart(run)
+    by_heart([*BRIEF, *GAMES])
     for run in GAMES:
-        values = {epoch: f"{likeness(run, epoch):.2f}" for epoch in (8, 14, 25, 50, 75, 100, 150, 200)
-                  if epoch < len(list((folder(run) / "samples").glob("step_*.png")))}
-        print(f"{run}: reals {likeness(run):.2f}, samples after ... epochs {values}")
-        by_heart(run)
+        values = {epoch: f"{likeness(grids(run)[epoch]):.2f}" for epoch in (8, 14, 25, 50, 75, 100, 150, 200)
+                  if epoch < len(grids(run))}
+        print(f"{run}: reals {likeness(folder(run) / 'real.png'):.2f}, samples after ... epochs {values}")
     shown = [("lsgan-long", 50), ("lsgan-long", 200), *(("minimax-long", epoch) for epoch in (50, 100, 199, 200))]
     return below(*(in_time(run, [epoch], 1, 6, 64) for run, epoch in shown))
 
 
 def long_faces():
     """The lab's two generators in a long training; and whether D knows its faces by heart."""
-    for run in LONG:
-        by_heart(run)
+    by_heart(LONG)
     return below(*(in_time(run, [20, 60, 102], 2, 4, 64) for run in LONG))
 
 
