@@ -87,6 +87,8 @@ RUNS = {
     **{f"{loss}-long{suffix}": f"wgan_celeba.py --loss {loss} {QUARTER} --epochs {epochs}{seed}"
        for loss, suffix, epochs, seed in [("lsgan", "", 200, ""), ("lsgan", "-1", 102, " --seed 1"),
                                           ("minimax", "", 200, ""), ("minimax", "-1", 150, " --seed 1")]},
+    **{f"minimax-{name}-{seed}": f"wgan_celeba.py --loss minimax {flags} --seed {seed}" for seed in (0, 1)
+       for name, flags in [("mirrored", f"{QUARTER} --epochs 200")]},
     **{f"wgan-{seed}": f"wgan_celeba.py {QUARTER} --seed {seed}" for seed in (1, 2)},
     **{f"{name}{suffix}": f"wgan_celeba.py --loss {flags} {QUARTER} --epochs {epochs}{seed}"
        for name, flags, epochs in [("minimax", "minimax", 8), ("minimax-all-bn", "minimax", 8),
@@ -121,6 +123,11 @@ ALL_BATCHNORM = [  # on G's output and D's first layer too
     ("stride=2, padding=1), nn.LeakyReLU(0.2),  # -> (64, 32, 32)",
      "stride=2, padding=1), nn.BatchNorm2d(ndf), nn.LeakyReLU(0.2),"),
 ]
+MIRRORED = [  # half of each minibatch of reals, at random
+    ("            real = common.to_float(images[batch].to(device))\n",
+     "            real = common.to_float(images[batch].to(device))\n"
+     "            real = torch.where(torch.rand(len(real), 1, 1, 1, device=device) < 0.5, real.flip(3), real)\n"),
+]
 ADAM = [
     ("torch.optim.RMSprop(net.parameters(), args.lr) for",
      "torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999)) for"),
@@ -131,6 +138,7 @@ EDITS = {
     **{run: EVAL_D for run in RUNS if run.startswith(("blog-eval-d", "blog-eval-mlp"))},
     **{run: SATURATING for run in RUNS if run.startswith("blog") and "saturating" in run},
     **{run: ALL_BATCHNORM for run in RUNS if run.startswith("minimax-all-bn")},
+    **{run: MIRRORED for run in RUNS if run.startswith("minimax-mirrored")},
     **{run: ADAM for run in RUNS if run.startswith("wgan-adam")},
 }
 
@@ -377,7 +385,8 @@ FASHION = ["blog-dcgan-fashion", "blog-mlp-fashion"]
 LONG = ["lab-dcgan-long", "lab-vanilla-long"]
 PATIENT = ["wgan-long-2", "wgan-long-clip-0.05-2"]
 BRIEF = ["minimax", "minimax-50"]
-GAMES = ["lsgan-long", "lsgan-long-1", "minimax-long", "minimax-long-1", *(f"wgan-long-{seed}" for seed in (0, 1, 2))]
+GAMES = ["lsgan-long", "lsgan-long-1", "minimax-long", "minimax-long-1", *(f"wgan-long-{seed}" for seed in (0, 1, 2)),
+         *(f"minimax-{name}-{seed}" for name in ("mirrored",) for seed in (0, 1))]
 UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
 # picture -> the runs that it needs, how it is drawn, its number of colours
 PICTURES = {
