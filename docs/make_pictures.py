@@ -88,7 +88,8 @@ RUNS = {
        for loss, suffix, epochs, seed in [("lsgan", "", 200, ""), ("lsgan", "-1", 102, " --seed 1"),
                                           ("minimax", "", 200, ""), ("minimax", "-1", 150, " --seed 1")]},
     **{f"minimax-{name}-{seed}": f"wgan_celeba.py --loss minimax {flags} --seed {seed}" for seed in (0, 1)
-       for name, flags in [("mirrored", f"{QUARTER} --epochs 200")]},
+       for name, flags in [("mirrored", f"{QUARTER} --epochs 200"),
+                           ("narrow-d", "--limit 10000 --ngf 16 --ndf 8 --epochs 200")]},
     **{f"wgan-{seed}": f"wgan_celeba.py {QUARTER} --seed {seed}" for seed in (1, 2)},
     **{f"{name}{suffix}": f"wgan_celeba.py --loss {flags} {QUARTER} --epochs {epochs}{seed}"
        for name, flags, epochs in [("minimax", "minimax", 8), ("minimax-all-bn", "minimax", 8),
@@ -360,14 +361,15 @@ def by_heart(runs):
 
 
 def games():
-    """A row of samples of the least squares and the minimax GAN after some epochs; all the likenesses; and whether D
-    knows its faces by heart."""
+    """A row of samples of the least squares and the minimax GAN after some epochs, with a narrow D too; all the
+    likenesses; and whether D knows its faces by heart."""
     by_heart([*BRIEF, *GAMES])
     for run in GAMES:
         values = {epoch: f"{likeness(grids(run)[epoch]):.2f}" for epoch in (8, 14, 25, 50, 75, 100, 150, 200)
                   if epoch < len(grids(run))}
         print(f"{run}: reals {likeness(folder(run) / 'real.png'):.2f}, samples after ... epochs {values}")
-    shown = [("lsgan-long", 50), ("lsgan-long", 200), *(("minimax-long", epoch) for epoch in (50, 100, 199, 200))]
+    shown = [("lsgan-long", 50), ("lsgan-long", 200), *(("minimax-long", epoch) for epoch in (50, 199, 200)),
+             ("minimax-narrow-d-0", 200)]
     return below(*(in_time(run, [epoch], 1, 6, 64) for run, epoch in shown))
 
 
@@ -386,7 +388,7 @@ LONG = ["lab-dcgan-long", "lab-vanilla-long"]
 PATIENT = ["wgan-long-2", "wgan-long-clip-0.05-2"]
 BRIEF = ["minimax", "minimax-50"]
 GAMES = ["lsgan-long", "lsgan-long-1", "minimax-long", "minimax-long-1", *(f"wgan-long-{seed}" for seed in (0, 1, 2)),
-         *(f"minimax-{name}-{seed}" for name in ("mirrored",) for seed in (0, 1))]
+         *(f"minimax-{name}-{seed}" for name in ("mirrored", "narrow-d") for seed in (0, 1))]
 UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
 # picture -> the runs that it needs, how it is drawn, its number of colours
 PICTURES = {
