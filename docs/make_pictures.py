@@ -89,7 +89,7 @@ RUNS = {
                                           ("minimax", "", 200, ""), ("minimax", "-1", 150, " --seed 1")]},
     **{f"minimax-{name}-{seed}": f"wgan_celeba.py --loss minimax {flags} --seed {seed}" for seed in (0, 1)
        for name, flags in [("mirrored", f"{QUARTER} --epochs 200"),
-                           ("narrow-d", "--limit 10000 --ngf 16 --ndf 8 --epochs 200")]},
+                           ("narrow-d", f"{QUARTER.replace('--ndf 16', '--ndf 8')} --epochs 200")]},
     **{f"wgan-{seed}": f"wgan_celeba.py {QUARTER} --seed {seed}" for seed in (1, 2)},
     **{f"{name}{suffix}": f"wgan_celeba.py --loss {flags} {QUARTER} --epochs {epochs}{seed}"
        for name, flags, epochs in [("minimax", "minimax", 8), ("minimax-all-bn", "minimax", 8),
@@ -188,9 +188,9 @@ def grids(run):
 def in_time(run, epochs, rows, columns, size):
     """The first rows x columns samples after each of the epochs, side by side."""
     box = (0, 0, columns * (size + 2) + 2, rows * (size + 2) + 2)  # a grid has 2 pixels between pictures
-    strip = Image.new("RGB", (len(epochs) * (box[2] + 8) - 8, box[3]), "white")
+    strip, paths = Image.new("RGB", (len(epochs) * (box[2] + 8) - 8, box[3]), "white"), grids(run)
     for i, epoch in enumerate(epochs):
-        strip.paste(Image.open(grids(run)[epoch]).crop(box), (i * (box[2] + 8), 0))
+        strip.paste(Image.open(paths[epoch]).crop(box), (i * (box[2] + 8), 0))
     return strip
 
 
@@ -281,9 +281,9 @@ def growth():
     rows = []
     for run, epochs, size in [("zeros-0", [0, 3, 4, 8, 20, 100], 28), ("blog-dcgan", [0, 1, 2, 4, 8, 16], 28),
                               ("lab-vanilla-full", [0, 2, 6, 12, 24, 44], 64)]:
-        row = Image.new("RGB", (6 * 148 - 8, 140), "white")
+        row, paths = Image.new("RGB", (6 * 148 - 8, 140), "white"), grids(run)
         for i, epoch in enumerate(epochs):
-            block = Image.open(grids(run)[epoch]).crop((2, 2, 2 * (size + 2), 2 * (size + 2)))
+            block = Image.open(paths[epoch]).crop((2, 2, 2 * (size + 2), 2 * (size + 2)))
             row.paste(block.resize((140, 140), Image.Resampling.BICUBIC), (i * 148, 0))
         rows.append(row)
     return below(*rows)
@@ -365,8 +365,9 @@ def games():
     likenesses; and whether D knows its faces by heart."""
     by_heart([*BRIEF, *GAMES])
     for run in GAMES:
-        values = {epoch: f"{likeness(grids(run)[epoch]):.2f}" for epoch in (8, 14, 25, 50, 75, 100, 150, 200)
-                  if epoch < len(grids(run))}
+        paths = grids(run)
+        values = {epoch: f"{likeness(paths[epoch]):.2f}" for epoch in (8, 14, 25, 50, 75, 100, 150, 200)
+                  if epoch < len(paths)}
         print(f"{run}: reals {likeness(folder(run) / 'real.png'):.2f}, samples after ... epochs {values}")
     shown = [("lsgan-long", 50), ("lsgan-long", 200), *(("minimax-long", epoch) for epoch in (50, 199, 200)),
              ("minimax-narrow-d-0", 200)]
