@@ -84,11 +84,12 @@ def test_the_steps_of_blog_and_lab_are_the_same_but_for_the_mean_of_two_halves(s
     assert sum(" / 2" in line for line in blog) == (step == "step_D")
 
 
-@pytest.mark.parametrize("other, most", [("dcgan_mnist", 15), ("wgan_celeba", 30)])
-def test_the_diff_of_two_mains_is_a_lesson(other, most):
+# dcgan_mnist has its round in a function, which a CUDA graph can record: 5 of its lines there, 15 here
+@pytest.mark.parametrize("other, gone, new", [("dcgan_mnist", 18, 25), ("wgan_celeba", 30, 30)])
+def test_the_diff_of_two_mains_is_a_lesson(other, gone, new):
     lines = list(difflib.unified_diff(text_of("dcgan_celeba", "main"), text_of(other, "main"), n=0))[2:]
-    for sign in "-+":
-        assert sum(line.startswith(sign) for line in lines) <= most
+    assert sum(line.startswith("-") for line in lines) <= gone
+    assert sum(line.startswith("+") for line in lines) <= new
 
 
 # -------------------------------------------------------------------------------------------------------------- imports

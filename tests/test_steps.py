@@ -1,4 +1,5 @@
 """The two updates of every training script, and the loop that calls them: who moves, on what, with which flags."""
+import contextlib
 import math
 from types import SimpleNamespace
 
@@ -347,7 +348,60 @@ def test_the_WGANs_rounds_follow_the_schedule_in_the_loop(play):
     assert orders[1] == "DDDG" + fifty + "DDDG" * 8 + "D"
 
 
+# -------------------------------------------------------------------------------------------------------- a CUDA graph
+def test_a_recorded_round_gets_its_own_reals_and_gives_numbers_that_stay(monkeypatch):
+    """With a stand-in for the graph, which computes from the memory that was recorded, into the memory that was recorded."""
+    recorded = {}
+
+    def play(real):
+        recorded.update(real=real, sum=real.sum())
+        return recorded["sum"], real.mean()
+
+    class Graph:
+        def replay(self):
+            recorded["sum"].copy_(recorded["real"].sum())
+
+    for name in ("Stream", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *inputs: contextlib.nullcontext())
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    reals = [torch.full((2, 3), float(i)) for i in range(8)]
+    replay = dcgan_mnist.graphed(play)
+    sums = [replay(real)[0] for real in reals]
+    assert [value.item() for value in sums] == [6.0 * i for i in range(8)]
+    assert [real[0, 0].item() for real in reals] == list(range(8)), "and leaves the minibatches alone"
+
+
+def test_a_run_with_a_CUDA_graph_goes_on_without_a_GPU(straight):
+    """As on a laptop: then the round is played, and gives the numbers of a run without that flag."""
+    flags = [*SCRIPTS[dcgan_mnist], "--epochs", "1", "--out", "run"]
+    dcgan_mnist.main(flags)
+    saved = checkpoint("run")
+    saved["args"]["cuda_graph"] = True
+    for name in ("opt_G", "opt_D"):
+        saved[name]["param_groups"][0]["capturable"] = True
+    torch.save(saved, "run/checkpoint.pt")
+    dcgan_mnist.main(["--resume", "run", "--epochs", "3"])
+    assert csv_rows("run/losses.csv") == csv_rows(straight(dcgan_mnist)[0] / "losses.csv")
+    assert checkpoint("run")["args"]["cuda_graph"] is True
+
+
 # ------------------------------------------------------------------------------------------------------- steps on a GPU
+@on_gpu
+@pytest.mark.parametrize("model, precision", [("mlp", "fp32"), ("mlp", "bf16"), ("dcgan", "bf16")])
+def test_a_CUDA_graph_changes_no_number(model, precision):
+    """(Of the DCGAN in fp32 two runs on a GPU differ anyway.)"""
+    flags = [*SCRIPTS[dcgan_mnist], "--limit", "128", "--model", model, "--precision", precision, "--epochs"]
+    dcgan_mnist.main([*flags, "3", "--out", "played"])
+    dcgan_mnist.main([*flags, "3", "--out", "replayed", "--cuda-graph"])
+    dcgan_mnist.main([*flags, "1", "--out", "resumed", "--cuda-graph"])
+    dcgan_mnist.main(["--resume", "resumed", "--epochs", "3"])
+    played = csv_rows("played/losses.csv")
+    assert csv_rows("replayed/losses.csv") == played and csv_rows("resumed/losses.csv") == played
+
+
 @on_gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("script, flags", [
