@@ -30,8 +30,9 @@ TOY = "--dataset toy --ngf 16 --ndf 16 --epochs 20"
 
 SEEDS = [("", ""), ("-1", " --seed 1"), ("-2", " --seed 2")]
 BLOG = [("43", "--seed 43"), ("44", "--seed 44"), ("slow", "--lr 5e-5"), ("fast", "--lr 1e-3")]  # its own seed is 42
+FULL_LABS = [("dcgan", 47), ("vanilla", 61)]  # as many epochs as there was time for
 
-# run -> the command that makes it; --out is added
+# run -> the command that makes it; --out is added. "full" is full width, on a GPU
 RUNS = {
     **{f"zeros-{seed}": f"gan_mnist_mlp.py --epochs 100 --seed {seed}" for seed in (0, 1, 2)},
     "zeros-250": "gan_mnist_mlp.py --epochs 250",
@@ -70,7 +71,11 @@ RUNS = {
     "lab-mnist-1": "dcgan_celeba.py --dataset mnist --seed 1",
     "lab-mnist-2": "dcgan_celeba.py --dataset mnist --seed 2",
     "lab-mnist-0.002": "dcgan_celeba.py --dataset mnist --lr 0.002",
-    "lab-vanilla-full": "dcgan_celeba.py --generator vanilla --limit 10000 --precision bf16 --epochs 44",
+    **{f"lab-{name}-full-{seed}": f"dcgan_celeba.py --generator {name} --limit 10000 --epochs {epochs} --seed {seed}"
+       for seed in (0, 1, 2) for name, epochs in FULL_LABS},
+    **{f"lab-{name}-full-0.002": f"dcgan_celeba.py --generator {name} --limit 10000 --epochs {epochs} --lr 0.002"
+       for name, epochs in FULL_LABS},
+    "lab-dcgan-celeba-full": "dcgan_celeba.py --limit 10000",
     "lab-dcgan": f"dcgan_celeba.py --generator dcgan {HALF}",
     "lab-vanilla": f"dcgan_celeba.py --generator vanilla {HALF} --compare {{lab-dcgan}}",
     "lab-dcgan-1": f"dcgan_celeba.py --generator dcgan {HALF} --precision bf16 --seed 1",
@@ -96,6 +101,11 @@ RUNS = {
                                    ("minimax-nearest", "minimax --upsample nearest", 8),
                                    ("minimax-bilinear", "minimax --upsample bilinear", 8), ("lsgan", "lsgan", 14)]
        for suffix, seed in SEEDS},
+    **{f"{name}-celeba-full": f"wgan_celeba.py --limit 10000 --epochs {flags}"
+       for name, flags in [("minimax", "2 --loss minimax"), ("lsgan", "2 --loss lsgan"), ("wgan", "3"),
+                           ("wgan-clip-0.05", "3 --clip 0.05")]},
+    **{f"minimax-{name}-full-{seed}": f"wgan_celeba.py --loss minimax --limit 10000 --epochs 8 --seed {seed}{flags}"
+       for seed in (0, 1) for name, flags in [("8", ""), ("all-bn", ""), ("nearest", " --upsample nearest")]},
     "toy-vanilla": f"dcgan_celeba.py --generator vanilla --batch-size 64 {TOY}",
     "toy-dcgan": f"dcgan_celeba.py --generator dcgan --batch-size 64 {TOY}",
     "toy-minimax": f"wgan_celeba.py --loss minimax {TOY}",
@@ -104,16 +114,16 @@ RUNS = {
     "toy-wgan": f"wgan_celeba.py --loss wgan {TOY.replace('20', '40')}",
 }
 EVAL_G = [
-    ("            fake = G(torch.randn(len(real), latent_dim, device=device))\n",
-     "            fake = G.eval()(torch.randn(len(real), latent_dim, device=device))\n"),
-    ("            loss_G = step_G(G, D, opt_G, fake)\n",
-     "            fake = G.train()(torch.randn(len(real), latent_dim, device=device))\n"
-     "            loss_G = step_G(G, D, opt_G, fake)\n"),
+    ("        fake = G(torch.randn(len(real), latent_dim, device=device))\n",
+     "        fake = G.eval()(torch.randn(len(real), latent_dim, device=device))\n"),
+    ("        loss_G = step_G(G, D, opt_G, fake)\n",
+     "        fake = G.train()(torch.randn(len(real), latent_dim, device=device))\n"
+     "        loss_G = step_G(G, D, opt_G, fake)\n"),
 ]
 EVAL_D = [
-    ("            loss_G = step_G(G, D, opt_G, fake)\n",
-     "            loss_G = step_G(G, D.eval(), opt_G, fake)\n"
-     "            D.train()\n"),
+    ("        loss_G = step_G(G, D, opt_G, fake)\n",
+     "        loss_G = step_G(G, D.eval(), opt_G, fake)\n"
+     "        D.train()\n"),
 ]
 SATURATING = [
     ("    loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))\n",
@@ -129,6 +139,10 @@ MIRRORED = [  # half of each minibatch of reals, at random
      "            real = common.to_float(images[batch].to(device))\n"
      "            real = torch.where(torch.rand(len(real), 1, 1, 1, device=device) < 0.5, real.flip(3), real)\n"),
 ]
+CELEBA = [  # as many minibatches in an epoch as CelebA has: each of the 10,000 faces 20 times, or 21
+    ("        return common.load_faces(args.data, args.limit)\n",
+     "        return common.load_faces(args.data, args.limit).repeat(21, 1, 1, 1)[:202_599]\n"),
+]
 ADAM = [
     ("torch.optim.RMSprop(net.parameters(), args.lr) for",
      "torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999)) for"),
@@ -140,6 +154,7 @@ EDITS = {
     **{run: SATURATING for run in RUNS if run.startswith("blog") and "saturating" in run},
     **{run: ALL_BATCHNORM for run in RUNS if run.startswith("minimax-all-bn")},
     **{run: MIRRORED for run in RUNS if run.startswith("minimax-mirrored")},
+    **{run: CELEBA for run in RUNS if run.endswith("celeba-full")},
     **{run: ADAM for run in RUNS if run.startswith("wgan-adam")},
 }
 
@@ -280,7 +295,7 @@ def growth():
     """Zeros, digits and faces from noise to pictures: four samples at six moments, a row each."""
     rows = []
     for run, epochs, size in [("zeros-0", [0, 3, 4, 8, 20, 100], 28), ("blog-dcgan", [0, 1, 2, 4, 8, 16], 28),
-                              ("lab-vanilla-full", [0, 2, 6, 12, 24, 44], 64)]:
+                              ("lab-vanilla-full-0", [0, 4, 8, 12, 24, 61], 64)]:
         row, paths = Image.new("RGB", (6 * 148 - 8, 140), "white"), grids(run)
         for i, epoch in enumerate(epochs):
             block = Image.open(paths[epoch]).crop((2, 2, 2 * (size + 2), 2 * (size + 2)))
@@ -374,6 +389,14 @@ def games():
     return below(*(in_time(run, [epoch], 1, 6, 64) for run, epoch in shown))
 
 
+def full_games():
+    """Samples of the four games at full width, and what D and the likeness say of them."""
+    by_heart(FULL)
+    for run in FULL:
+        print(f"{run}: likeness after each epoch", *(f"{likeness(path):.2f}" for path in grids(run)[1:]))
+    return below(*(last(run, rows, 8, 64) for run, rows in zip(FULL, (2, 2, 1, 1))))
+
+
 def long_faces():
     """The lab's two generators in a long training; and whether D knows its faces by heart."""
     by_heart(LONG)
@@ -388,12 +411,15 @@ FASHION = ["blog-dcgan-fashion", "blog-mlp-fashion"]
 LONG = ["lab-dcgan-long", "lab-vanilla-long"]
 PATIENT = ["wgan-long-2", "wgan-long-clip-0.05-2"]
 BRIEF = ["minimax", "minimax-50"]
+FULL_PAIR = ["lab-dcgan-full-0", "lab-vanilla-full-0"]
+FULL = ["minimax-celeba-full", "wgan-celeba-full", "lsgan-celeba-full", "wgan-clip-0.05-celeba-full"]
+BATCHNORM = ["minimax", "minimax-all-bn", "minimax-8-full-0", "minimax-all-bn-full-0"]
 GAMES = ["lsgan-long", "lsgan-long-1", "minimax-long", "minimax-long-1", *(f"wgan-long-{seed}" for seed in (0, 1, 2)),
          *(f"minimax-{name}-{seed}" for name in ("mirrored", "narrow-d") for seed in (0, 1))]
 UPSAMPLINGS = ["minimax", "minimax-nearest", "minimax-bilinear"]
 # picture -> the runs that it needs, how it is drawn, its number of colours
 PICTURES = {
-    "growth.png": (["zeros-0", "blog-dcgan", "lab-vanilla-full"], growth, 128),
+    "growth.png": (["zeros-0", "blog-dcgan", "lab-vanilla-full-0"], growth, 128),
     "zeros-modes.png": (["zeros-0"], lambda: copy("zeros-0", "modes.png"), 64),
     "zeros-samples.png": (["zeros-0"], lambda: in_time("zeros-0", [1, 4, 8, 20, 100], 4, 5, 28), 24),
     "zeros-slow-d-modes.png": (["zeros-slow-d"], lambda: copy("zeros-slow-d", "modes.png"), 64),
@@ -416,7 +442,8 @@ PICTURES = {
          lambda: below(*(in_time(run, [4], 2, 12, 28) for run in ("blog-dcgan-42", "blog-eval-g", "blog-eval-d"))), 24),
     "lab-mnist-samples.png": (["lab-mnist"], lambda: in_time("lab-mnist", [1, 2, 3, 4, 5], 5, 5, 28), 24),
     "lab-full-samples.png":
-        (["lab-vanilla-full"], lambda: in_time("lab-vanilla-full", [5, 20, 44], 3, 4, 64), 256),
+        (FULL_PAIR, lambda: below(*(in_time(run, epochs, 2, 4, 64)
+                                    for run, epochs in zip(FULL_PAIR, ([9, 19, 38, 47], [12, 24, 37, 49])))), 256),
     "lab-dcgan-samples.png": (["lab-dcgan"], lambda: in_time("lab-dcgan", [1, 3, 5, 10, 20], 3, 4, 64), 256),
     "lab-vanilla-samples.png": (["lab-vanilla"], lambda: in_time("lab-vanilla", [1, 3, 5, 10, 20], 3, 4, 64), 256),
     "lab-long-samples.png": (LONG, long_faces, 256),
@@ -429,15 +456,13 @@ PICTURES = {
         (PATIENT, lambda: below(*(in_time(run, [50, 100, 200], 2, 4, 64) for run in PATIENT)), 256),
     "wgan-losses.png": (["wgan"], lambda: copy("wgan", "losses.png"), 64),
     "minimax-over-wgan.png":
-        (["minimax", "wgan"], lambda: below(last("minimax", 2, 8, 64), last("wgan", 2, 8, 64)), 256),
+        (FULL, full_games, 256),
     "minimax-batchnorm.png":
-        (["minimax", "minimax-all-bn"], lambda: below(last("minimax", 1, 8, 64), last("minimax-all-bn", 1, 8, 64)), 256),
+        (BATCHNORM, lambda: below(*(last(run, 1, 8, 64) for run in BATCHNORM)), 256),
     "lsgan-minimax-samples.png": ([*BRIEF, *GAMES], games, 128),
     "walk-digits.png": (["blog-dcgan-100"], lambda: below(*walk("blog-dcgan-100")), 24),
-    "walks.png": (["minimax", "wgan"], lambda: walks("minimax", "wgan"), 256),
-    "walk-faces.png": (["lab-vanilla-full"], lambda: below(*walk("lab-vanilla-full")), 256),
-    "play-faces.png": (["lab-vanilla-full"], lambda: play("lab-vanilla-full"), 256),
-    "play-models.png": (["minimax", "wgan"], lambda: below(play("minimax"), play("wgan")), 256),
+    "walks.png": (FULL[:2], lambda: walks(*FULL[:2]), 256),
+    "play-models.png": (FULL[:2], lambda: below(*map(play, FULL[:2])), 256),
     "scores.png":
         (["blog-dcgan", "lab-mnist", "blog-mlp", "zeros-0"],
          lambda: scores(["blog-dcgan", "lab-mnist", "blog-mlp", "zeros-0"]), 32),

@@ -56,6 +56,19 @@ def test_every_picture_is_shown_and_made_by_the_script_and_all_are_small():
     assert sum(pictures.values()) < 3e6
 
 
+def test_what_the_pictures_script_edits_is_in_the_scripts(monkeypatch):
+    """Each text once, so that a changed script does not leave a page with a run that nobody can repeat."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import make_pictures
+
+    for run, edits in make_pictures.EDITS.items():
+        text = (ROOT / make_pictures.RUNS[run].split()[0]).read_text()
+        for old, new in edits:
+            assert text.count(old) == 1, (run, old)
+            text = text.replace(old, new)
+        compile(text, run, "exec")
+
+
 @pytest.mark.parametrize("name", SCRIPT_PAGES)
 def test_pages_have_the_same_five_headings(name):
     headings = ["Run it", "What you will see", "What the numbers mean", "Details that matter", "Results"]
