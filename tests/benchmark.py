@@ -331,23 +331,27 @@ def main():
     cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     hardware = torch.cuda.get_device_name() if CUDA else cpu
     print(f"{hardware}, torch {torch.__version__}")
-    print(f"{'':20}{'source ms':>12}{'ours ms':>12}{'images/s':>12}{'ratio':>8}")
+    print(f"{'':24}{'source ms':>12}{'ours ms':>12}{'images/s':>12}{'ratio':>8}")
     table = {"hardware": hardware, "torch": torch.__version__}
     precisions = ["fp32", "bf16"] if args.bf16 else ["fp32"]
     for name in args.names:
         loop, script, _, batch_size, steps = PAIRS[name]
         steps, times = max(steps, FEWEST), []
+        variants = {precision: ["--precision", precision] for precision in precisions}
+        if CUDA and script is dcgan_mnist:
+            variants |= {f"{variant} graph": [*flags, "--cuda-graph"]
+                         for variant, flags in variants.items()}
         for _ in range(args.rounds):
-            ours = [time_script(script, [*flags_of(name), "--precision", precision], steps)
-                    for precision in precisions]
+            ours = [time_script(script, [*flags_of(name), *flags], steps)
+                    for flags in variants.values()]
             times.append([time_source(loop, steps), *ours])
-        for i, precision in enumerate(precisions, start=1):
+        for i, variant in enumerate(variants, start=1):
             source, ours = (statistics.median(row[column] for row in times) for column in (0, i))
             row = {"source_ms": 1e3 * source, "ours_ms": 1e3 * ours,
                    "images_per_second": batch_size / ours,
                    "ratio": statistics.median(row[0] / row[i] for row in times)}
-            table[label := f"{name} {precision}"] = row
-            columns = "{:20}{:12.2f}{:12.2f}{:12,.0f}{:8.2f}"
+            table[label := f"{name} {variant}"] = row
+            columns = "{:24}{:12.2f}{:12.2f}{:12,.0f}{:8.2f}"
             print(columns.format(label, *row.values()), flush=True)
     if args.json:
         Path(args.json).write_text(json.dumps(table, indent=2))
