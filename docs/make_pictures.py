@@ -91,7 +91,7 @@ RUNS = {
     "minimax-50": f"wgan_celeba.py --loss minimax {QUARTER} --epochs 50",
     **{f"{loss}-long{suffix}": f"wgan_celeba.py --loss {loss} {QUARTER} --epochs {epochs}{seed}"
        for loss, suffix, epochs, seed in [("lsgan", "", 200, ""), ("lsgan", "-1", 102, " --seed 1"),
-                                          ("minimax", "", 200, ""), ("minimax", "-1", 150, " --seed 1")]},
+                                          ("minimax", "", 200, ""), ("minimax", "-1", 200, " --seed 1")]},
     **{f"minimax-{name}-{seed}": f"wgan_celeba.py --loss minimax {flags} --seed {seed}" for seed in (0, 1)
        for name, flags in [("mirrored", f"{QUARTER} --epochs 200"),
                            ("narrow-d", f"{QUARTER.replace('--ndf 16', '--ndf 8')} --epochs 200")]},
@@ -385,7 +385,7 @@ def games():
                   if epoch < len(paths)}
         print(f"{run}: reals {likeness(folder(run) / 'real.png'):.2f}, samples after ... epochs {values}")
     shown = [("lsgan-long", 50), ("lsgan-long", 200), *(("minimax-long", epoch) for epoch in (50, 199, 200)),
-             ("minimax-narrow-d-0", 200)]
+             ("minimax-long-1", 200), ("minimax-narrow-d-0", 200)]
     return below(*(in_time(run, [epoch], 1, 6, 64) for run, epoch in shown))
 
 
