@@ -90,7 +90,7 @@ RUNS = {
     **{f"wgan-long-clip-0.05-{seed}": f"wgan_celeba.py {QUARTER} --seed {seed} --epochs 200 --clip 0.05" for seed in (1, 2)},
     "minimax-50": f"wgan_celeba.py --loss minimax {QUARTER} --epochs 50",
     **{f"{loss}-long{suffix}": f"wgan_celeba.py --loss {loss} {QUARTER} --epochs {epochs}{seed}"
-       for loss, suffix, epochs, seed in [("lsgan", "", 200, ""), ("lsgan", "-1", 102, " --seed 1"),
+       for loss, suffix, epochs, seed in [("lsgan", "", 200, ""), ("lsgan", "-1", 200, " --seed 1"),
                                           ("minimax", "", 200, ""), ("minimax", "-1", 200, " --seed 1")]},
     **{f"minimax-{name}-{seed}": f"wgan_celeba.py --loss minimax {flags} --seed {seed}" for seed in (0, 1)
        for name, flags in [("mirrored", f"{QUARTER} --epochs 200"),
