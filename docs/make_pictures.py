@@ -1,6 +1,6 @@
 """Make the pictures of the pages, and the runs behind them and behind most tables.
 
-    python docs/make_pictures.py                      all pictures; a day on a laptop
+    python docs/make_pictures.py                      all pictures: a day; the runs at full width want a GPU
     python docs/make_pictures.py zeros                those whose name begins so, and their runs
     python docs/make_pictures.py --run blog-mlp       only this run, if it is not there yet
     python docs/make_pictures.py --list               the commands of all runs
