@@ -61,12 +61,8 @@ def test_what_the_pictures_script_edits_is_in_the_scripts(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
     import make_pictures
 
-    for run, edits in make_pictures.EDITS.items():
-        text = (ROOT / make_pictures.RUNS[run].split()[0]).read_text()
-        for old, new in edits:
-            assert text.count(old) == 1, (run, old)
-            text = text.replace(old, new)
-        compile(text, run, "exec")
+    for run in make_pictures.EDITS:
+        compile(make_pictures.edited(run), run, "exec")  # ends the program where a text is not there once
 
 
 @pytest.mark.parametrize("name", SCRIPT_PAGES)

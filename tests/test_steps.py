@@ -361,7 +361,7 @@ def test_a_recorded_round_gets_its_own_reals_and_gives_numbers_that_stay(monkeyp
         def replay(self):
             recorded["sum"].copy_(recorded["real"].sum())
 
-    for name in ("Stream", "stream", "graph"):
+    for name in ("stream", "graph"):
         monkeypatch.setattr(torch.cuda, name, lambda *inputs: contextlib.nullcontext())
     stream = SimpleNamespace(wait_stream=lambda other: None)
     monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
