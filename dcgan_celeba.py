@@ -36,6 +36,7 @@ def parse_args(argv):
         "Radford et al. for it, who used 0.0002")
     add("--compare", type=os.path.expanduser, metavar="RUN",
         help="draw losses_comparison.png with another run's")
+    add("--cuda-graph", action="store_true", help="on CUDA: record a round, replay it: faster")
     parser.epilog = "--batch-size None is 128, for mnist 64."
     args, saved = common.parse(parser, argv)
     args.generator = args.generator or ("vanilla" if args.dataset == "mnist" else "dcgan")
@@ -80,24 +81,21 @@ class VanillaGenerator(nn.Module):
         super().__init__()
         if size == 64:
             blocks = [
-                nn.Unflatten(1, (latent_dim, 1, 1)),  # (100,) -> (100, 1, 1)
                 up(latent_dim, 8 * ngf, 4, stride=1, padding=0),  # (100, 1, 1) -> (512, 4, 4)
                 up(8 * ngf, 4 * ngf, 4, stride=2, padding=1),  # (512, 4, 4) -> (256, 8, 8)
                 up(4 * ngf, 2 * ngf, 4, stride=2, padding=1),  # (256, 8, 8) -> (128, 16, 16)
                 up(2 * ngf, ngf, 4, stride=2, padding=1),  # (128, 16, 16) -> (64, 32, 32)
                 nn.ConvTranspose2d(ngf, 3, 4, stride=2, padding=1, bias=False),  # -> (3, 64, 64)
             ]
-        elif size == 28:  # MNIST: one block less, and a padding of 2 that turns 8 into 14
+        else:  # 28, MNIST's: one block less, and a padding of 2 that turns 8 into 14
             blocks = [
-                nn.Unflatten(1, (latent_dim, 1, 1)),  # (100,) -> (100, 1, 1)
                 up(latent_dim, 4 * ngf, 4, stride=1, padding=0),  # (100, 1, 1) -> (256, 4, 4)
                 up(4 * ngf, 2 * ngf, 4, stride=2, padding=1),  # (256, 4, 4) -> (128, 8, 8)
                 up(2 * ngf, ngf, 4, stride=2, padding=2),  # (128, 8, 8) -> (64, 14, 14)
                 nn.ConvTranspose2d(ngf, 1, 4, stride=2, padding=1, bias=False),  # -> (1, 28, 28)
             ]
-        else:
-            raise ValueError(f"no blocks are written for images of {size} x {size}")
-        self.layers = nn.Sequential(*blocks, nn.Tanh())
+        # (100,) -> (100, 1, 1) -> the blocks
+        self.layers = nn.Sequential(nn.Unflatten(1, (latent_dim, 1, 1)), *blocks, nn.Tanh())
 
     def forward(self, z):
         return self.layers(z)
@@ -225,12 +223,11 @@ def main(argv=None):
     torch.manual_seed(args.seed)  # the fixed noise and the first weights depend on it
     latent_dim, size = 100, images.shape[-1]
     fixed_z = torch.randn(64, latent_dim).to(device)
-    if args.generator == "dcgan":
-        keywords = {"latent_dim": latent_dim, "ngf": args.ngf}
-        G, D = DCGANGenerator(**keywords), Discriminator(args.ndf, size)
-    else:
-        keywords = {"latent_dim": latent_dim, "ngf": args.ngf, "size": size}
-        G, D = VanillaGenerator(**keywords), Discriminator(args.ndf, size)
+    keywords = {"latent_dim": latent_dim, "ngf": args.ngf}
+    if args.generator == "vanilla":
+        keywords["size"] = size
+    Generator = {"dcgan": DCGANGenerator, "vanilla": VanillaGenerator}[args.generator]
+    G, D = Generator(**keywords), Discriminator(args.ndf, size)
     for net in (G, D):
         net.apply(init_weights)
         common.place(net, device, args.precision)
@@ -255,17 +252,25 @@ def main(argv=None):
                            epoch=first_epoch)
     print(READING_KEY, flush=True)
 
+    def play(real):  # one round of the game; a function, so that a CUDA graph can record it
+        fake = G(torch.randn(len(real), latent_dim, device=device))
+        # (1) D: tell the reals from as many fakes
+        loss_D, d_real, d_fake = step_D(D, opt_D, real, fake.detach())
+        # (2) G: fool the improved D with the same fakes
+        loss_G = step_G(G, D, opt_G, fake)
+        return loss_D, loss_G, d_real, d_fake
+
+    if args.cuda_graph:
+        import cuda_graph
+        play = cuda_graph.recorded(play, device, [opt_G, opt_D])
+
     for epoch in range(first_epoch, args.epochs):
         torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # a resume draws the same numbers
         start, rows = time.perf_counter(), []
         for batch in common.shuffled_batches(images, args.batch_size, epoch, args.epochs):
             step += 1
             real = common.to_float(images[batch].to(device))
-            fake = G(torch.randn(len(real), latent_dim, device=device))
-            # (1) D: tell the reals from as many fakes
-            loss_D, d_real, d_fake = step_D(D, opt_D, real, fake.detach())
-            # (2) G: fool the improved D with the same fakes
-            loss_G = step_G(G, D, opt_G, fake)
+            loss_D, loss_G, d_real, d_fake = play(real)
             common.add_row(rows, step=step, epoch=epoch + 1, loss_d=loss_D, loss_g=loss_G,
                            d_real=d_real, d_fake=d_fake)  # as tensors: .item() makes a GPU wait
 
@@ -288,14 +293,13 @@ def plot_comparison(path, runs):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4), layout="constrained")
-    titles = {"loss_g": "loss of G", "loss_d": "loss of D"}
-    for axes, (name, title) in zip(figure.subplots(1, 2), titles.items()):
+    for axes, name in zip(figure.subplots(1, 2), ["loss_g", "loss_d"]):
         for color, run in enumerate(runs):
             table = common.read_csv(Path(run, "losses.csv"))
             axes.plot(table["step"], table[name], f"C{color}", alpha=0.2, linewidth=0.5)
             smooth = common.running_median(table["step"], table[name], window=25)
             axes.plot(*smooth, f"C{color}", label=Path(run).name)
-        axes.set(title=title, xlabel="step")
+        axes.set(title=name, xlabel="step")
         axes.legend()
     figure.savefig(path, dpi=100)
 

@@ -28,8 +28,7 @@ def parse_args(argv):
     add("--ngf", type=int, help="width of G; None: 32 for dcgan, 256 for mlp (the post)")
     add("--ndf", type=int, help="width of D; None: 32 for dcgan, 128 for mlp (the post)")
     add("--lr", type=float, default=2e-4, help="AdamW rate of both (the post)")
-    add("--cuda-graph", action="store_true", help="on CUDA: record a round of the game once, and "
-        "replay it from then on: the same updates, started faster")
+    add("--cuda-graph", action="store_true", help="on CUDA: record a round, replay it: faster")
     args, saved = common.parse(parser, argv)
     args.ngf = args.ngf or (32 if args.model == "dcgan" else 256)
     args.ndf = args.ndf or (32 if args.model == "dcgan" else 128)
@@ -174,37 +173,6 @@ def step_G(G, D, opt_G, fake):
     return loss_G.detach()
 
 
-def graphed(play, warmup=3):
-    """`play`, recorded as a CUDA graph in its fourth round, and replayed from then on.
-
-    A round is some 170 small operations. To start them one by one from Python takes longer than the
-    GPU needs to compute them (7 to 12 times on an H200, docs/speed.md); a graph starts all of them
-    at once. It reads and writes the same memory in every round, so what goes in and what comes out
-    is copied.
-    """
-    graph, side, rounds = torch.cuda.CUDAGraph(), torch.cuda.Stream(), 0
-    inputs = outputs = None
-
-    def replay(real):
-        nonlocal rounds, inputs, outputs
-        rounds += 1
-        if rounds <= warmup:  # on a stream of its own, as PyTorch's notes on CUDA graphs ask
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                result = play(real)
-            torch.cuda.current_stream().wait_stream(side)
-            return result
-        if rounds == warmup + 1:
-            inputs = real.clone()
-            with torch.cuda.graph(graph):  # records, and computes nothing
-                outputs = play(inputs)
-        inputs.copy_(real)
-        graph.replay()
-        return [number.clone() for number in outputs]
-
-    return replay
-
-
 def save_samples(path, G, fixed_z):
     """Pictures from the fixed noise. In eval mode, with BatchNorm's running statistics, no picture
     depends on the others of its batch; G goes back to training mode."""
@@ -224,8 +192,6 @@ READING_KEY = """How to read the losses: loss_d = (loss on reals + loss on fakes
 def main(argv=None):
     args, saved = parse_args(argv)
     device = common.pick_device(args.device)
-    if args.cuda_graph and device.type != "cuda" and not saved:  # a resume may be on another device
-        common.fail(f"--cuda-graph needs an NVIDIA GPU, and --device is {device}")
     images = common.hold(load_images(args), args.batch_size, device)
     torch.manual_seed(args.seed)  # the fixed noise and the first weights depend on it
     latent_dim = 128 if args.model == "dcgan" else 100
@@ -238,10 +204,9 @@ def main(argv=None):
     for net in (G, D):
         net.apply(init_weights)
         common.place(net, device, args.precision)
-    # fused: the same update, computed faster; capturable: it may be part of a CUDA graph
+    # fused: the same update, computed faster
     opt_G, opt_D = (torch.optim.AdamW(net.parameters(), args.lr, betas=(0.5, 0.999),
-                                      weight_decay=1e-5, fused=True,
-                                      capturable=args.cuda_graph) for net in (G, D))
+                                      weight_decay=1e-5, fused=True) for net in (G, D))
     parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}  # what a resume restores
     generator = {"class": type(G).__name__, **keywords}  # how to build G again
     step = first_epoch = 0
@@ -268,8 +233,9 @@ def main(argv=None):
         loss_G = step_G(G, D, opt_G, fake)
         return loss_D, loss_G, d_real, d_fake
 
-    if args.cuda_graph and device.type == "cuda":
-        play = graphed(play)
+    if args.cuda_graph:
+        import cuda_graph
+        play = cuda_graph.recorded(play, device, [opt_G, opt_D])
 
     for epoch in range(first_epoch, args.epochs):
         torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # a resume draws the same numbers

@@ -40,10 +40,10 @@ def parse_args(argv):
     add("--ngf", type=int, default=64, help="width of G (the assignment: 64); 16 for a slow laptop")
     add("--ndf", type=int, default=64, help="width of D (the assignment: 64); 16 for a slow laptop")
     add("--lr", type=float, help="rate of both; None: 5e-5 for wgan, else 2e-4 (the assignment)")
-    add("--n-critic", type=int, help="D updates for each of G's; None: 5 for wgan, 20 at times, "
-        "else 1 (the assignment)")
+    add("--n-critic", type=int, help="D updates for one of G's; None: 5, at times 20; not wgan: 1")
     add("--clip", type=float, help="bound of the critic's weights, 0: none; None: 0.01 for wgan "
         "(its paper; the assignment's own run: 0.05)")
+    add("--cuda-graph", action="store_true", help="on CUDA: record a round, replay it: faster")
     args, saved = common.parse(parser, argv)
     if args.clip and args.loss != "wgan":
         common.fail(f"--clip {args.clip}: only the critic of --loss wgan is clipped")
@@ -251,8 +251,8 @@ def main(argv=None):
                         for net in (G, D))
     parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}  # what a resume restores
     generator = {"class": type(G).__name__, **keywords}  # how to build G again
-    step = first_epoch = 0
-    g_step = d_steps = 0  # updates of G, and of D since G's last one
+    # step: minibatches; g_step: updates of G; d_steps: updates of D since G's last one
+    step = first_epoch = g_step = d_steps = 0
 
     out = common.open_run(args, device, images, G, D)
     if saved:  # --resume: all as it was at the end of the last finished epoch
@@ -269,6 +269,20 @@ def main(argv=None):
                            epoch=first_epoch, g_step=g_step, d_steps=d_steps)
     print(READING_KEY[args.loss], flush=True)
 
+    def play_D(real):  # one update; functions, so that CUDA graphs can record them
+        with torch.no_grad():  # only D learns here, so G needs no graph
+            fake = G(torch.randn(len(real), latent_dim, device=device))
+        return step_D(D, opt_D, real, fake, args.loss, args.clip)
+
+    def play_G(real):
+        fake = G(torch.randn(len(real), latent_dim, device=device))
+        return step_G(G, D, opt_G, fake, args.loss)
+
+    if args.cuda_graph:
+        import cuda_graph
+        play_D = cuda_graph.recorded(play_D, device, [opt_D])
+        play_G = cuda_graph.recorded(play_G, device, [opt_G])
+
     for epoch in range(first_epoch, args.epochs):
         torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # a resume draws the same numbers
         start, rows = time.perf_counter(), []
@@ -276,14 +290,11 @@ def main(argv=None):
             step += 1
             real = common.to_float(images[batch].to(device))
             # (1) D: tell the reals from as many fakes; every update has a fresh minibatch
-            with torch.no_grad():  # only D learns here, so G needs no graph
-                fake = G(torch.randn(len(real), latent_dim, device=device))
-            loss_D, out_real, out_fake = step_D(D, opt_D, real, fake, args.loss, args.clip)
+            loss_D, out_real, out_fake = play_D(real)
             d_steps += 1
             # (2) G: fool the improved D with fresh fakes, once D has had all of its updates
             if d_steps == critic_updates(args.loss, args.n_critic, g_step):
-                fake = G(torch.randn(len(real), latent_dim, device=device))
-                loss_G = step_G(G, D, opt_G, fake, args.loss)
+                loss_G = play_G(real)
                 g_step, d_steps = g_step + 1, 0
             else:
                 loss_G = loss_of_G(args.loss, out_fake)  # G waits: its loss on D's fakes, to log

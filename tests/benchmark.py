@@ -338,7 +338,7 @@ def main():
         loop, script, _, batch_size, steps = PAIRS[name]
         steps, times = max(steps, FEWEST), []
         variants = {precision: ["--precision", precision] for precision in precisions}
-        if CUDA and script is dcgan_mnist:
+        if CUDA and script is not gan_mnist_mlp:
             variants |= {f"{variant} graph": [*flags, "--cuda-graph"]
                          for variant, flags in variants.items()}
         for _ in range(args.rounds):
