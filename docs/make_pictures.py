@@ -74,7 +74,8 @@ RUNS = {
        for seed in (0, 1, 2) for name, epochs in [("dcgan", 47), ("vanilla", 61)]},
     **{f"lab-{name}-full-0.002": f"dcgan_celeba.py --generator {name} --limit 10000 --epochs {epochs} --lr 0.002"
        for name, epochs in [("dcgan", 47), ("vanilla", 66)]},
-    "lab-dcgan-celeba-full": "dcgan_celeba.py --limit 10000",
+    **{f"lab-{name}-celeba-full-{seed}": f"dcgan_celeba.py --generator {name} --limit 10000 --seed {seed} --cuda-graph"
+       for seed in (0, 1, 2) for name in ("dcgan", "vanilla")},
     "lab-dcgan": f"dcgan_celeba.py --generator dcgan {HALF}",
     "lab-vanilla": f"dcgan_celeba.py --generator vanilla {HALF} --compare {{lab-dcgan}}",
     "lab-dcgan-1": f"dcgan_celeba.py --generator dcgan {HALF} --precision bf16 --seed 1",
@@ -99,8 +100,9 @@ RUNS = {
                                    ("minimax-bilinear", "minimax --upsample bilinear", 8), ("lsgan", "lsgan", 14)]
        for suffix, seed in SEEDS},
     **{f"{name}-celeba-full": f"wgan_celeba.py --limit 10000 --epochs {flags}"
-       for name, flags in [("minimax", "2 --loss minimax"), ("lsgan", "2 --loss lsgan"), ("wgan", "3"),
-                           ("wgan-clip-0.05", "3 --clip 0.05")]},
+       for name, flags in [("minimax", "2 --loss minimax"), ("wgan", "3"), ("wgan-clip-0.05", "3 --clip 0.05"),
+                           ("minimax-longer", "3 --loss minimax --cuda-graph"),
+                           ("wgan-longer", "16 --cuda-graph"), ("lsgan-longer", "8 --loss lsgan --cuda-graph")]},
     **{f"minimax-{name}-full-{seed}": f"wgan_celeba.py --loss minimax --limit 10000 --epochs 8 --seed {seed}{flags}"
        for seed in (0, 1) for name, flags in [("8", ""), ("all-bn", ""), ("nearest", " --upsample nearest")]},
     "toy-vanilla": f"dcgan_celeba.py --generator vanilla --batch-size 64 {TOY}",
@@ -151,7 +153,7 @@ EDITS = {
     **{run: SATURATING for run in RUNS if run.startswith("blog") and "saturating" in run},
     **{run: ALL_BATCHNORM for run in RUNS if run.startswith("minimax-all-bn")},
     **{run: MIRRORED for run in RUNS if run.startswith("minimax-mirrored")},
-    **{run: CELEBA for run in RUNS if run.endswith("celeba-full")},
+    **{run: CELEBA for run in RUNS if "celeba-full" in run},
     **{run: ADAM for run in RUNS if run.startswith("wgan-adam")},
 }
 
@@ -184,7 +186,8 @@ def make(run):
     if run in EDITS:  # a copy of the script, edited
         place = out.parent / f"{out.name}-code"
         place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "common.py", place)
+        for name in ("common.py", "cuda_graph.py"):
+            shutil.copy(ROOT / name, place)
         (place / script).write_text(edited(run))
     started = (out / "checkpoint.pt").exists()
     flags = [str(folder(flag[1:-1])) if flag[0] == "{" else flag for flag in flags]  # another run's folder
@@ -414,8 +417,9 @@ FASHION = ["blog-dcgan-fashion", "blog-mlp-fashion"]
 LONG = ["lab-dcgan-long", "lab-vanilla-long"]
 PATIENT = ["wgan-long-2", "wgan-long-clip-0.05-2"]
 BRIEF = ["minimax", "minimax-50"]
-FULL_PAIR = ["lab-dcgan-full-0", "lab-vanilla-full-0"]
-FULL = ["minimax-celeba-full", "wgan-celeba-full", "lsgan-celeba-full", "wgan-clip-0.05-celeba-full"]
+FULL_PAIR = ["lab-dcgan-celeba-full-0", "lab-vanilla-celeba-full-0"]
+WALKED = ["minimax-celeba-full", "wgan-celeba-full"]
+FULL = [f"{name}-celeba-full" for name in ("minimax-longer", "wgan-longer", "lsgan-longer", "wgan-clip-0.05")]
 BATCHNORM = ["minimax", "minimax-all-bn", "minimax-8-full-0", "minimax-all-bn-full-0"]
 GAMES = ["lsgan-long", "lsgan-long-1", "minimax-long", "minimax-long-1", *(f"wgan-long-{seed}" for seed in (0, 1, 2)),
          *(f"minimax-{name}-{seed}" for name in ("mirrored", "narrow-d") for seed in (0, 1))]
@@ -445,8 +449,7 @@ PICTURES = {
          lambda: below(*(in_time(run, [4], 2, 12, 28) for run in ("blog-dcgan-42", "blog-eval-g", "blog-eval-d"))), 24),
     "lab-mnist-samples.png": (["lab-mnist"], lambda: in_time("lab-mnist", [1, 2, 3, 4, 5], 5, 5, 28), 24),
     "lab-full-samples.png":
-        (FULL_PAIR, lambda: below(*(in_time(run, epochs, 2, 4, 64)
-                                    for run, epochs in zip(FULL_PAIR, ([9, 19, 38, 47], [12, 24, 37, 49])))), 256),
+        (FULL_PAIR, lambda: below(*(in_time(run, [1, 2, 3, 4, 5], 2, 3, 64) for run in FULL_PAIR)), 256),
     "lab-dcgan-samples.png": (["lab-dcgan"], lambda: in_time("lab-dcgan", [1, 3, 5, 10, 20], 3, 4, 64), 256),
     "lab-vanilla-samples.png": (["lab-vanilla"], lambda: in_time("lab-vanilla", [1, 3, 5, 10, 20], 3, 4, 64), 256),
     "lab-long-samples.png": (LONG, long_faces, 256),
@@ -463,8 +466,8 @@ PICTURES = {
         (BATCHNORM, lambda: below(*(last(run, 1, 8, 64) for run in BATCHNORM)), 256),
     "lsgan-minimax-samples.png": ([*BRIEF, *GAMES], games, 128),
     "walk-digits.png": (["blog-dcgan-100"], lambda: below(*walk("blog-dcgan-100")), 24),
-    "walks.png": (FULL[:2], lambda: walks(*FULL[:2]), 256),
-    "play-models.png": (FULL[:2], lambda: below(*map(play, FULL[:2])), 256),
+    "walks.png": (WALKED, lambda: walks(*WALKED), 256),
+    "play-models.png": (WALKED, lambda: below(*map(play, WALKED)), 256),
     "scores.png":
         (["blog-dcgan", "lab-mnist", "blog-mlp", "zeros-0"],
          lambda: scores(["blog-dcgan", "lab-mnist", "blog-mlp", "zeros-0"]), 32),
