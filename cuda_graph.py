@@ -1,8 +1,9 @@
 """For --cuda-graph, which alone imports this file: a round of the game, recorded on the GPU.
 
 A round is some two or three hundred small operations. Python starts them one by one, and that can
-take longer than the GPU needs to compute them (two to twelve times on an H200, docs/speed.md). A
-CUDA graph records, once, what a function gives the GPU to do, and then starts all of it at once.
+take longer than the GPU needs to compute them. A CUDA graph records, once, what a function gives
+the GPU to do, and then starts all of it at once. On an H200 that made a round 1.7 to 11 times as
+fast (docs/speed.md).
 
 What is recorded must do the same in every round: on tensors of the same shapes, with no number read
 by Python (.item(), print, if loss > 1). Random numbers are drawn anew in every round.
@@ -10,7 +11,7 @@ by Python (.item(), print, if loss > 1). Random numbers are drawn anew in every 
 import torch
 
 
-def recorded(play, device, optimizers, warmup=3):
+def recorded(play, device, optimizers):
     """`play`, recorded in its fourth round, and replayed from then on. (No CUDA: `play` itself.)
 
     play takes a minibatch of reals, always of the same shape, and returns a tensor or a tuple of
@@ -27,18 +28,19 @@ def recorded(play, device, optimizers, warmup=3):
             for group in optimizer.param_groups:
                 group["capturable"] = yes
             for state in optimizer.state.values():
-                state["step"] = state["step"].to(device)
+                if "step" in state:
+                    state["step"] = state["step"].to(device)
 
     def replay(real):
         nonlocal rounds, inputs, outputs
         rounds += 1
-        if rounds <= warmup:  # on a stream of its own, as PyTorch's notes on CUDA graphs ask
+        if rounds <= 3:  # on a stream of its own, as PyTorch's notes on CUDA graphs ask
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 result = play(real)
             torch.cuda.current_stream().wait_stream(side)
             return result
-        if rounds == warmup + 1:
+        if rounds == 4:
             inputs = real.clone()
             capturable(True)
             with torch.cuda.graph(graph):  # records, and computes nothing
