@@ -76,6 +76,9 @@ RUNS = {
        for name, epochs in [("dcgan", 47), ("vanilla", 66)]},
     **{f"lab-{name}-celeba-full-{seed}": f"dcgan_celeba.py --generator {name} --limit 10000 --seed {seed} --cuda-graph"
        for seed in (0, 1, 2) for name in ("dcgan", "vanilla")},
+    **{f"lab-dcgan-celeba-full-{name}": f"dcgan_celeba.py --limit 10000{flags}"
+       for name, flags in [("eager", ""), ("bf16", " --cuda-graph --precision bf16"),
+                           ("0.002", " --cuda-graph --lr 0.002 --epochs 3")]},
     "lab-dcgan": f"dcgan_celeba.py --generator dcgan {HALF}",
     "lab-vanilla": f"dcgan_celeba.py --generator vanilla {HALF} --compare {{lab-dcgan}}",
     "lab-dcgan-1": f"dcgan_celeba.py --generator dcgan {HALF} --precision bf16 --seed 1",
