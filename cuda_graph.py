@@ -5,8 +5,10 @@ take longer than the GPU needs to compute them. A CUDA graph records, once, what
 the GPU to do, and then starts all of it at once. On an H200 that made a round 1.7 to 11 times as
 fast (docs/speed.md).
 
-What is recorded must do the same in every round: on tensors of the same shapes, with no number read
-by Python (.item(), print, if loss > 1). Random numbers are drawn anew in every round.
+Python runs the function four times only. So whatever Python computes in it (a weight of a loss,
+`epoch`, random.random(), a counter) stays as it was in the fourth. What changes from round to round
+must be an argument, of the same shape each time; weights must be changed in place, as optimizers
+do. Only torch's random numbers on the GPU are drawn anew. No .item(), no print of a tensor.
 """
 import torch
 
@@ -14,14 +16,17 @@ import torch
 def recorded(play, device, optimizers):
     """`play`, recorded in its fourth round, and replayed from then on. (No CUDA: `play` itself.)
 
-    play takes a minibatch of reals, always of the same shape, and returns a tensor or a tuple of
-    them; optimizers: those whose step it calls. The graph reads and writes the same memory in every
-    round, so what goes in and what comes out is copied.
+    play takes a minibatch (tensors) and returns a tensor or a tuple of them; optimizers: those
+    whose step it calls. Raises ValueError when a rate changes later: it is part of the recording.
+    The graph reads and writes the same memory in every round, so what goes in and what comes out
+    is copied.
     """
     if device.type != "cuda":
         return play
+    if device.index:  # --device cuda:1: the graph is made on the current device
+        torch.cuda.set_device(device)
     graph, side, rounds = torch.cuda.CUDAGraph(), torch.cuda.Stream(), 0
-    inputs = outputs = None
+    inputs = outputs = rates = None
 
     def capturable(yes):  # what Adam and RMSprop want to be told while they are recorded
         for optimizer in optimizers:
@@ -31,22 +36,27 @@ def recorded(play, device, optimizers):
                 if "step" in state:
                     state["step"] = state["step"].to(device)
 
-    def replay(real):
-        nonlocal rounds, inputs, outputs
+    def replay(*batch):
+        nonlocal rounds, inputs, outputs, rates
         rounds += 1
         if rounds <= 3:  # on a stream of its own, as PyTorch's notes on CUDA graphs ask
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
-                result = play(real)
+                result = play(*batch)
             torch.cuda.current_stream().wait_stream(side)
             return result
+        now = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
         if rounds == 4:
-            inputs = real.clone()
+            inputs, rates = [x.clone() for x in batch], now
             capturable(True)
             with torch.cuda.graph(graph):  # records, and computes nothing
-                outputs = play(inputs)
+                outputs = play(*inputs)
             capturable(False)  # a run's checkpoint is the same with a graph and without
-        inputs.copy_(real)
+        if now != rates:
+            raise ValueError(f"the rates {rates} are recorded, and now they are {now}: a scheduler "
+                             "cannot be used with --cuda-graph")
+        for old, new in zip(inputs, batch):
+            old.copy_(new)
         graph.replay()
         return outputs.clone() if torch.is_tensor(outputs) else [x.clone() for x in outputs]
 

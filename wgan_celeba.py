@@ -40,7 +40,7 @@ def parse_args(argv):
     add("--ngf", type=int, default=64, help="width of G (the assignment: 64); 16 for a slow laptop")
     add("--ndf", type=int, default=64, help="width of D (the assignment: 64); 16 for a slow laptop")
     add("--lr", type=float, help="rate of both; None: 5e-5 for wgan, else 2e-4 (the assignment)")
-    add("--n-critic", type=int, help="D updates for one of G's; None: 5, at times 20; not wgan: 1")
+    add("--n-critic", type=int, help="D updates for one of G; None: the assignment's (wgan: 5, 20)")
     add("--clip", type=float, help="bound of the critic's weights, 0: none; None: 0.01 for wgan "
         "(its paper; the assignment's own run: 0.05)")
     add("--cuda-graph", action="store_true", help="on CUDA: record a round, replay it: faster")

@@ -15,7 +15,7 @@ SCRIPTS = {path.stem: path for path in ROOT.glob("*.py")}
 TRAINING = ["gan_mnist_mlp", "dcgan_mnist", "dcgan_celeba", "wgan_celeba"]
 TOOLS = ["explore_latent", "score_samples"]
 LINES = {"common": 230, "toy_images": 75, "gan_mnist_mlp": 230, "dcgan_mnist": 210, "dcgan_celeba": 210,
-         "wgan_celeba": 210, "explore_latent": 180, "score_samples": 205, "cuda_graph": 35}
+         "wgan_celeba": 210, "explore_latent": 180, "score_samples": 205, "cuda_graph": 45}
 
 
 @functools.cache

@@ -355,29 +355,37 @@ def test_a_recorded_round_gets_its_own_reals_and_gives_numbers_that_stay(monkeyp
     memory, marks = {}, []
     optimizer = torch.optim.Adam([nn.Parameter(torch.ones(1))])
 
-    def play(real):
+    def play(real, labels):
         marks.append(optimizer.param_groups[0]["capturable"])
-        memory.update(real=real, sum=real.sum())
+        memory.update(real=real, labels=labels, sum=real.sum() + labels.sum())
         return memory["sum"], real.mean()
 
     class Graph:
         def replay(self):
-            memory["sum"].copy_(memory["real"].sum())
+            memory["sum"].copy_(memory["real"].sum() + memory["labels"].sum())
 
-    for name in ("stream", "graph"):
-        monkeypatch.setattr(torch.cuda, name, lambda *inputs: contextlib.nullcontext())
+    @contextlib.contextmanager
+    def recording(graph):
+        yield
+        memory["sum"].fill_(math.nan)  # nothing is computed before the first replay
+
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "stream", lambda *inputs: contextlib.nullcontext())
     stream = SimpleNamespace(wait_stream=lambda other: None)
     monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     cuda = torch.device("cuda")
     for one in (False, True):  # a tuple of numbers, or a number
-        reals = [torch.full((2, 3), float(i)) for i in range(8)]
-        replay = cuda_graph.recorded((lambda real: play(real)[0]) if one else play, cuda, [optimizer])
-        sums = [replay(real) if one else replay(real)[0] for real in reals]
-        assert [value.item() for value in sums] == [6.0 * i for i in range(8)]
+        reals, labels = ([torch.full((2, 3), k * i) for i in range(8)] for k in (1.0, 10.0))
+        replay = cuda_graph.recorded((lambda *batch: play(*batch)[0]) if one else play, cuda, [optimizer])
+        sums = [replay(*batch) if one else replay(*batch)[0] for batch in zip(reals, labels)]
+        assert [value.item() for value in sums] == [66.0 * i for i in range(8)]
         assert [real[0, 0].item() for real in reals] == list(range(8)), "and leaves the minibatches alone"
     assert marks == [False, False, False, True] * 2 and optimizer.param_groups[0]["capturable"] is False
+    optimizer.param_groups[0]["lr"] /= 2
+    with pytest.raises(ValueError, match="now they are .0.0005"):  # not the old one in silence
+        replay(reals[0], labels[0])
 
 
 @pytest.mark.parametrize("script", [dcgan_mnist, dcgan_celeba, wgan_celeba], ids=lambda script: script.__name__)
@@ -396,7 +404,7 @@ def test_without_CUDA_the_flag_changes_nothing(script, straight, monkeypatch):
 @on_gpu
 @pytest.mark.parametrize("script, flags", [
     (dcgan_mnist, "--model mlp"), (dcgan_mnist, "--model mlp --precision bf16"), (dcgan_mnist, ""),
-    (dcgan_celeba, ""), (dcgan_celeba, "--generator vanilla --precision bf16"), (wgan_celeba, ""),
+    (dcgan_celeba, ""), (dcgan_celeba, "--generator vanilla --precision bf16"), (wgan_celeba, "--clip 0"),
     (wgan_celeba, "--loss minimax --precision bf16"), (wgan_celeba, "--loss lsgan --upsample nearest"),
 ], ids=lambda value: getattr(value, "__name__", value))
 def test_a_CUDA_graph_changes_no_number(script, flags):
@@ -413,6 +421,9 @@ def test_a_CUDA_graph_changes_no_number(script, flags):
         assert len(rows) == 3 * 640 // 16 and (rows == played or "mlp" not in flags)
         first, other = ([float(row[2]) for row in table[:10]] for table in (played, rows))
         assert other == pytest.approx(first, abs=0.05), "loss_d of the first ten steps"
+    saved = checkpoint("replayed")  # the graphs count the updates, too
+    assert saved["opt_D"]["state"][0]["step"] == saved["step"]
+    assert saved["opt_G"]["state"][0]["step"] == saved.get("g_step", saved["step"])
     script.main(["--resume", "resumed", "--epochs", "4", "--device", "cpu"])
 
 
