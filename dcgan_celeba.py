@@ -28,14 +28,12 @@ def parse_args(argv):
     parser = common.training_parser(__file__, __doc__, ["celeba", "toy", "mnist"],
                                     epochs=5, batch_size=None, seed=0)
     add = parser.add_argument
-    add("--generator", choices=["dcgan", "vanilla"], help="the lab compares both. None: dcgan, and "
-        "vanilla for mnist, which has no other")
+    add("--generator", choices=["dcgan", "vanilla"], help="the lab's; None: dcgan, mnist: vanilla")
     add("--ngf", type=int, default=64, help="width of G (the lab: 64); 16 for a slow laptop")
     add("--ndf", type=int, default=64, help="width of D (the lab: 64); 16 for a slow laptop")
     add("--lr", type=float, default=2e-4, help="Adam rate of both. The lab prints 0.002 and names "
         "Radford et al. for it, who used 0.0002")
-    add("--compare", type=os.path.expanduser, metavar="RUN",
-        help="draw losses_comparison.png with another run's")
+    add("--compare", type=os.path.expanduser, metavar="RUN", help="to draw losses_comparison.png")
     add("--cuda-graph", action="store_true", help="on CUDA: record a round, replay it: faster")
     parser.epilog = "--batch-size None is 128, for mnist 64."
     args, saved = common.parse(parser, argv)
@@ -87,13 +85,15 @@ class VanillaGenerator(nn.Module):
                 up(2 * ngf, ngf, 4, stride=2, padding=1),  # (128, 16, 16) -> (64, 32, 32)
                 nn.ConvTranspose2d(ngf, 3, 4, stride=2, padding=1, bias=False),  # -> (3, 64, 64)
             ]
-        else:  # 28, MNIST's: one block less, and a padding of 2 that turns 8 into 14
+        elif size == 28:  # MNIST: one block less, and a padding of 2 that turns 8 into 14
             blocks = [
                 up(latent_dim, 4 * ngf, 4, stride=1, padding=0),  # (100, 1, 1) -> (256, 4, 4)
                 up(4 * ngf, 2 * ngf, 4, stride=2, padding=1),  # (256, 4, 4) -> (128, 8, 8)
                 up(2 * ngf, ngf, 4, stride=2, padding=2),  # (128, 8, 8) -> (64, 14, 14)
                 nn.ConvTranspose2d(ngf, 1, 4, stride=2, padding=1, bias=False),  # -> (1, 28, 28)
             ]
+        else:
+            raise ValueError(f"no blocks are written for images of {size} x {size}")
         # (100,) -> (100, 1, 1) -> the blocks
         self.layers = nn.Sequential(nn.Unflatten(1, (latent_dim, 1, 1)), *blocks, nn.Tanh())
 

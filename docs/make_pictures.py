@@ -72,8 +72,7 @@ RUNS = {
     "lab-mnist-0.002": "dcgan_celeba.py --dataset mnist --lr 0.002",
     **{f"lab-{name}-full-{seed}": f"dcgan_celeba.py --generator {name} --limit 10000 --epochs {epochs} --seed {seed}"
        for seed in (0, 1, 2) for name, epochs in [("dcgan", 47), ("vanilla", 61)]},
-    **{f"lab-{name}-full-0.002": f"dcgan_celeba.py --generator {name} --limit 10000 --epochs {epochs} --lr 0.002"
-       for name, epochs in [("dcgan", 47), ("vanilla", 66)]},
+    "lab-vanilla-full-0.002": "dcgan_celeba.py --generator vanilla --limit 10000 --epochs 66 --lr 0.002",
     **{f"lab-{name}-celeba-full-{seed}": f"dcgan_celeba.py --generator {name} --limit 10000 --seed {seed} --cuda-graph"
        for seed in (0, 1, 2) for name in ("dcgan", "vanilla")},
     **{f"lab-dcgan-celeba-full-{name}": f"dcgan_celeba.py --limit 10000{flags}"
@@ -103,7 +102,8 @@ RUNS = {
                                    ("minimax-bilinear", "minimax --upsample bilinear", 8), ("lsgan", "lsgan", 14)]
        for suffix, seed in SEEDS},
     **{f"{name}-celeba-full": f"wgan_celeba.py --limit 10000 --epochs {flags}"
-       for name, flags in [("minimax", "2 --loss minimax"), ("wgan", "3"), ("wgan-clip-0.05", "3 --clip 0.05"),
+       for name, flags in [("minimax", "2 --loss minimax"), ("lsgan", "2 --loss lsgan"), ("wgan", "3"),
+                           ("wgan-clip-0.05", "3 --clip 0.05"),
                            ("minimax-longer", "3 --loss minimax --cuda-graph"),
                            ("wgan-longer", "16 --cuda-graph"), ("lsgan-longer", "8 --loss lsgan --cuda-graph")]},
     **{f"minimax-{name}-full-{seed}": f"wgan_celeba.py --loss minimax --limit 10000 --epochs 8 --seed {seed}{flags}"
