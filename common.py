@@ -1,17 +1,24 @@
-"""What the scripts share that teaches nothing about GANs: flags, images in, pictures out, files.
+"""What the training scripts share that teaches nothing about GANs.
 
-Read a training script first; come here for the details of a helper that it calls. Bad input ends in
-`fail`: one line on stderr, and exit status 2. Ctrl-C, a full disk, too little memory and files that
-cannot be written get their line from `launch`. Every other error keeps its traceback, so that your
-own mistakes can be found.
+Read a training script first, and come here for the details of a helper that it calls. The sections:
+how a program ends, flags, device, images in, pictures out, tables, the log of a run, the run's
+folder, checkpoints.
+
+Bad input ends in `fail`: one line on stderr, exit status 2. Every mistake in the code, yours or
+ours, keeps its traceback.
 """
 import argparse
 import contextlib
+import errno
 import json
+import math
 import os
+import secrets
+import shutil
 import sys
-import tempfile
+import time
 import zipfile
+import zlib
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -22,7 +29,7 @@ from torchvision import datasets, utils
 from tqdm import tqdm
 
 
-# --------------------------------------------------------------------------------- flags and device
+# ------------------------------------------------------------------------------ how a program ends
 def fail(message, status=2):
     """End the program with one line on stderr."""
     print("error:", " ".join(str(message).split()), file=sys.stderr)
@@ -30,110 +37,218 @@ def fail(message, status=2):
 
 
 def launch(main):
-    """Run a script's main. Ctrl-C, too little memory, a full disk, and a file or folder that cannot
-    be written end it in one line. A missing file keeps its traceback: most likely a mistake in your
-    code."""
+    """Run a script's main, and end with one line what is no mistake in the code.
+
+    That is Ctrl-C (exit status 130), too little memory and a full disk (1), and a file or folder
+    that cannot be read or written (2). A missing file keeps its traceback: most likely it is a
+    mistake in your code.
+    """
+    if hasattr(sys.stdout, "reconfigure"):  # print a name even if the console lacks its letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except KeyboardInterrupt:
-        fail(f"interrupted{launch.hint}", status=130)
-    except (OSError, RuntimeError, MemoryError) as error:
-        # the words of torch and of the system; inline_container: torch.save on a full disk
-        words = "out of memory|to allocate|ALLOC|MemoryError|No space|quota|inline_container"
-        if any(word in repr(error) for word in words.split("|")):
-            fail(f"memory (smaller --batch-size, --n?) or disk is full: {error}{launch.hint}", 1)
-        if not getattr(error, "filename", None) or isinstance(error, FileNotFoundError):
+        if is_terminal():
+            print(file=sys.stderr)  # leave the line of the progress bar
+        fail(f"interrupted{how_to_go_on}", 130)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        fail(f"out of memory: a smaller --batch-size or --n may fit ({error}){how_to_go_on}", 1)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fail(f"the disk is full: {error}{how_to_go_on}", 1)
+        if error.filename is None or isinstance(error, FileNotFoundError):
             raise
-        fail(f"{error.filename}: {error.strerror}{launch.hint}")
+        fail(f"{error.filename}: {error.strerror}{how_to_go_on}")
 
 
-launch.hint = ""  # how to go on after the last checkpoint: set by save_checkpoint, by a resume
+how_to_go_on = ""  # what `launch` adds when a run stops: "; --resume DIR goes on with epoch 3"
 
 
+def set_how_to_go_on(folder, epoch, epochs):
+    """Remember what a run in `folder` that has finished `epoch` of `epochs` says when it stops."""
+    global how_to_go_on
+    if epoch < epochs:
+        how_to_go_on = f"; --resume {folder} goes on with epoch {epoch + 1}"
+    else:
+        how_to_go_on = f"; all epochs are done: --resume {folder} only draws the pictures again"
+
+
+def is_terminal():
+    """Whether somebody watches: then a progress bar is drawn, and else plain lines are printed."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
+
+
+# ------------------------------------------------------------------------------------------- flags
 def new_parser(file, doc):
-    """An ArgumentParser for the script `file`, described by its docstring's first line."""
-    parser = argparse.ArgumentParser(Path(file).name, description=doc.splitlines()[0])
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    """An ArgumentParser for the script `file`, described by the first line of its docstring."""
+    first_line = (doc or "").partition("\n")[0]  # python -OO removes docstrings
+    # allow_abbrev: --cuda must not pass for --cuda-graph
+    parser = argparse.ArgumentParser(Path(file).name, description=first_line, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message} (see: python {parser.prog} --help)")
     return parser
 
 
-def training_parser(file, doc, kinds, epochs, batch_size, seed):
-    """The flags of every training script; the script adds its algorithm's own after them."""
+def positive(number):
+    """For a flag's `type`: a number above 0, `number` being int or float."""
+    def convert(text):
+        value = number(text)
+        if not 0 < value < 2**32:  # nan fails too
+            raise argparse.ArgumentTypeError(f"{text} is out of range: a number above 0, please")
+        return value
+
+    convert.__name__ = number.__name__  # argparse names it where the text is no number
+    return convert
+
+
+def not_negative(number):
+    """For a flag's `type`: a number from 0 on, `number` being int or float."""
+    def convert(text):
+        value = number(text)
+        if not 0 <= value < 2**32:
+            raise argparse.ArgumentTypeError(f"{text} is out of range: 0 or more, please")
+        return value
+
+    convert.__name__ = number.__name__
+    return convert
+
+
+def folder(text):
+    """For a flag's `type`: a path. ~ is the home folder, which not every shell replaces."""
+    return os.path.expanduser(text)
+
+
+def training_parser(file, doc, kinds, epochs, batch_size, seed, sample_every):
+    """The flags of every training script, with its own defaults. The script adds the flags of its
+    algorithm. `kinds`: the datasets, the default first."""
     parser = new_parser(file, doc)
-    add, folder = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
-    # expanduser replaces ~, which not every shell does
-    add("--data", type=os.path.expanduser, default="data", metavar="DIR", help="of the datasets")
-    add("--dataset", default=kinds[0], choices=kinds, help="toy is drawn by code: no download")
-    add("--limit", type=int, metavar="N", help="train on the first N images only")
-    folder("--out", type=os.path.expanduser, metavar="DIR", help="of a new run; None: in runs/")
-    folder("--resume", type=os.path.expanduser, metavar="DIR", help="of the run to go on with")
-    add("--epochs", type=int, default=epochs, help="passes over the data in total, also on resume")
-    add("--batch-size", type=int, default=batch_size, help="real images in a minibatch")
-    add("--seed", type=int, default=seed, help="of the weights, the noise, the order of the images")
-    add("--device", help="cpu, cuda, cuda:1, mps; None: cuda when there is one, else cpu")
-    add("--precision", default="fp32", choices=["fp32", "bf16"], help="fp32 is TF32 on CUDA. bf16 "
-        "is for GPUs since Ampere, and CPUs with amx_bf16 (Intel) or avx512_bf16 (AMD) in lscpu")
+    add = parser.add_argument
+    add("--data", type=folder, default="data", metavar="DIR",
+        help="folder of the datasets (default: %(default)s)")
+    add("--dataset", default=kinds[0], choices=kinds,
+        help="what to train on (default: %(default)s); toy is drawn by code and needs no download")
+    add("--limit", type=positive(int), metavar="N",
+        help="train on the first N images only (default: all)")
+    new_or_old = parser.add_mutually_exclusive_group()
+    new_or_old.add_argument(
+        "--out", type=folder, metavar="DIR",
+        help=f"folder for the new run (default: the next free runs/{Path(file).stem}-N)")
+    new_or_old.add_argument(
+        "--resume", type=folder, metavar="DIR",
+        help="go on with the run in this folder, after its last finished epoch, with its flags")
+    add("--epochs", type=positive(int), default=epochs, metavar="N",
+        help="passes over the data, in total also with --resume (default: %(default)s)")
+    add("--batch-size", type=positive(int), default=batch_size, metavar="N",
+        help="real images in a minibatch" + (" (default: %(default)s)" if batch_size else ""))
+    add("--seed", type=not_negative(int), default=seed, metavar="N",
+        help="decides the first weights, the noise and the order of the images "
+             "(default: %(default)s)")
+    add("--sample-every", type=not_negative(int), default=sample_every, metavar="N",
+        help="save pictures every N steps, at steps 10, 20, 50, 100 and 200, and after each epoch; "
+             "0: after each epoch only (default: %(default)s)")
+    add("--device", help="cpu, cuda, cuda:1 or mps (default: cuda where there is one, else cpu)")
+    add("--precision", default="fp32", choices=["fp32", "bf16"],
+        help="what the nets compute with (default: %(default)s, which is TF32 on CUDA). bf16 is "
+             "faster on GPUs since Ampere, and on CPUs with amx_bf16 (Intel) or avx512_bf16 (AMD)")
+    add("--cuda-graph", action=argparse.BooleanOptionalAction, default=False,
+        help="on CUDA, record a training step once and replay it: several times faster")
     return parser
 
 
 def parse(parser, argv):
-    """Parse a training script's flags. Returns (args, saved); saved: the checkpoint of a --resume.
+    """Parse the flags of a training script.
 
-    With --resume a flag that was not typed takes the run's value. A typed one may differ only where
-    that does not change the experiment: --epochs, --data, --device (not to or from mps).
+    Returns (args, saved). saved is the checkpoint of the run that --resume names, else None.
     """
-    args, saved, script = parser.parse_args(argv), None, Path(parser.prog).stem
+    args = parser.parse_args(argv)
+    saved = None
     if args.resume is not None:
-        saved = load_checkpoint(Path(args.resume, "checkpoint.pt"))
-        if saved["script"] != script or "fixed_z" not in saved:
-            fail(f"{args.resume} holds a run of {saved['script']}.py, or of an older version of it")
-        parser.set_defaults(**saved["args"])
+        saved = load_run(args.resume, Path(parser.prog).stem)
+        parser.set_defaults(**saved["args"])  # a flag that is not typed has the run's value
         args = parser.parse_args(argv)
-        launch.hint = f"; --resume {args.resume} goes on with epoch {saved['epoch'] + 1}"
-        for name, value in saved["args"].items():
-            # on MPS the weights have another memory layout (see `place`), and so do Adam's moments
-            mps = name == "device" and "mps" in f"{value} {args.device}"
-            if getattr(args, name) != value and (mps or name not in ("epochs", "data", "device")):
-                fail(f"--{name.replace('_', '-')} {getattr(args, name)}: that run has {value}")
+        check_resumed_flags(args, saved)
+        set_how_to_go_on(args.resume, saved["epoch"], args.epochs)
     elif args.out and Path(args.out).is_dir() and os.listdir(args.out):
-        fail(f"--out {args.out} is not empty: another folder? If it is a run, --resume {args.out}")
-    lows = {"seed": 0, "clip": 0, "epochs": max(1, saved["epoch"]) if saved else 1}
-    for name in "limit epochs batch-size seed ngf ndf n-critic clip lr lr-g lr-d".split():
-        value, low = getattr(args, name.replace("-", "_"), None), lows.get(name, 1e-12)
-        if value is not None and not low <= value < 2**32:  # not a number fails too
-            fail(f"--{name} {value} is out of range" + f": that run has had {low}" * (low > 1))
-    args.script = script
+        fail(f"--out {args.out} is not empty: name another folder, or, if it holds a run, "
+             f"--resume {args.out}")
+    args.script = Path(parser.prog).stem
     return args, saved
 
 
+def load_run(run, script):
+    """The checkpoint in the folder `run`, which must be of this script."""
+    saved = load_checkpoint(Path(run, "checkpoint.pt"))
+    if saved.get("export"):
+        fail(f"--resume {run}: its checkpoint.pt is an export, the generator alone. To train on, "
+             "D and both optimizers are needed too")
+    if saved["script"] != script or "fixed_z" not in saved:
+        fail(f"{run} holds a run of {saved['script']}.py, or of an older version of it")
+    return saved
+
+
+MAY_CHANGE_ON_RESUME = ["epochs", "data", "device", "sample_every", "cuda_graph"]
+
+
+def check_resumed_flags(args, saved):
+    """End the program where a flag would make another experiment of the resumed run."""
+    for name, value in saved["args"].items():
+        flag, typed = f"--{name.replace('_', '-')}", getattr(args, name)
+        if typed != value and name not in MAY_CHANGE_ON_RESUME:
+            fail(f"{flag} {typed}: that run has {value}, and it cannot change")
+    if args.epochs < saved["epoch"]:
+        fail(f"--epochs {args.epochs}: that run has had {saved['epoch']}; this number is the total")
+    # on MPS the weights have another memory layout (see `prepare`), and so do Adam's moments
+    before, now = (str(device) for device in (saved["args"]["device"], args.device))
+    if before != now and "mps" in before + now:
+        fail(f"--device {now}: that run has {before}; no run can move to mps, or away from it")
+    if args.dataset == "celeba" and args.data == saved["args"]["data"]:  # the others are downloaded
+        check_data_of_run(args.data, args.resume)
+
+
+def check_data_of_run(data, run):
+    """End the program where the folder of images that a run names is not here."""
+    if not os.path.exists(data):
+        fail(f"the run {run} was trained on --data {data}, and from this folder there is no such "
+             "path: say where the images are now, with --data")
+
+
+# ------------------------------------------------------------------------------------------ device
 def pick_device(name, training=True):
-    """The torch.device of --device, checked. On CUDA, matrices are multiplied in TF32, by GPUs that
-    have it (since Ampere)."""
+    """The torch.device of --device; ends the program if it cannot be used."""
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(name)
         (torch.ones(1, device=device) + 1).cpu()  # a GPU too old for this torch may only fail here
     except (RuntimeError, AssertionError, ImportError) as error:
-        fail(f"--device {name or 'cuda'} cannot be used here, cpu can: {str(error)[:150]}")
+        fail(f"--device {name} cannot be used here, cpu can: {str(error)[:150]}")
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32: float32's range, 10 bits of mantissa
-        torch.backends.cudnn.benchmark = training  # pays where every batch has the same shape
+        # fp32 matrices are multiplied in TF32 (10 bits of mantissa) by GPUs since Ampere
+        torch.set_float32_matmul_precision("high")
+        # try out several kernels: this pays in training, where all batches have one shape
+        torch.backends.cudnn.benchmark = training
     return device
 
 
-def place(net, device, precision="fp32"):
-    """Move a net to the device. With bf16 it computes under autocast; weights and outputs stay
-    float32. (Do not deep-copy such a net: the copy would compute with the original's weights.)"""
+def prepare(net, device, precision="fp32"):
+    """Move a net to the device. With bf16 it computes under autocast; its weights and its output
+    stay float32. (Do not deep-copy such a net: the copy would compute with these weights.)"""
     if precision == "bf16":
         forward = torch.autocast(device.type, torch.bfloat16)(net.forward)
         net.forward = lambda *inputs: forward(*inputs).float()
-    # channels_last is faster on a CPU, and 1.1 to 1.5 times as fast on an H200; on MPS BatchNorm's
-    # gradients were wrong with it
-    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
-    return net.to(device, memory_format=layout)
+    # channels_last is faster on a CPU, and 1.1 to 1.5 times as fast on an H200
+    memory_format = torch.channels_last
+    if device.type == "mps":  # where BatchNorm's gradients were wrong with it
+        memory_format = torch.contiguous_format
+    return net.to(device, memory_format=memory_format)
 
 
-# ---------------------------------------------------------------------------------------- images in
+def to_device_if_it_fits(images, device):
+    """The images (uint8) on the device, if they take less than half of its free memory."""
+    if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return images
+    return images.to(device)
+
+
+# --------------------------------------------------------------------------------------- images in
 def load_mnist(root, dataset, test=False):
     """MNIST or Fashion-MNIST, downloaded when missing; `test` appends the 10,000 test images.
 
@@ -208,21 +323,31 @@ def load_faces(root, limit=None, size=64):
     return images
 
 
-def hold(images, batch_size, device):
-    """The images, uint8, on the device where they take less than half of its free memory."""
-    if batch_size > len(images):
-        fail(f"--batch-size {batch_size} is larger than the data, {len(images)} images")
-    fits = device.type != "cuda" or images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
-    return images.to(device) if fits else images
+def check_images(images, args):
+    """End the program if there are too few images for a minibatch, or others than before a resume.
+
+    Their number and a checksum of some of them are noted in args, and so in the checkpoint.
+    """
+    if args.batch_size > len(images):
+        fail(f"--batch-size {args.batch_size} is larger than the data, {len(images)} images")
+    some = images[::max(1, len(images) // 1000)]
+    checksum = zlib.crc32(some.contiguous().numpy())
+    if getattr(args, "images", len(images)) != len(images):
+        fail(f"that run has {args.images} images, and there are {len(images)} now: it cannot go on "
+             "with other images")
+    if getattr(args, "checksum", checksum) != checksum:
+        fail(f"--data {args.data} has other images than that run was trained on: it cannot go on")
+    args.images, args.checksum = len(images), checksum
 
 
-def shuffled_batches(images, batch_size, epoch, epochs):
-    """An epoch's minibatches under a progress bar: index tensors (batch_size,) on images.device.
+def shuffled_batches(images, batch_size):
+    """One epoch's minibatches: indices (steps, batch_size) into the images, on their device.
 
     The order is drawn on the CPU: the same for every device. The incomplete last one is dropped.
     """
-    order = torch.randperm(len(images)).unfold(0, batch_size, batch_size)  # (steps, batch_size)
-    return tqdm(order.to(images.device), f"epoch {epoch + 1}/{epochs}", disable=None, leave=False)
+    order = torch.randperm(len(images))
+    steps = len(images) // batch_size
+    return order[:steps * batch_size].view(steps, batch_size).to(images.device)
 
 
 def to_float(images):
@@ -230,136 +355,412 @@ def to_float(images):
     return images / 127.5 - 1
 
 
-# -------------------------------------------------------------------------- pictures and tables out
+# ------------------------------------------------------------------------------------ pictures out
+@contextlib.contextmanager
+def whole_file(path):
+    """Open a file to write bytes into. It gets its name when it is complete.
+
+    So a crash, a kill or a full disk leave the old file as it was, and never half of a new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    unfinished = path.with_name(f"unfinished-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(unfinished, "xb") as file:
+            yield file
+        os.replace(unfinished, path)
+    except BaseException:  # Ctrl-C too
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def remove_leftovers(folder):
+    """Remove what `whole_file` left when it was killed: nobody writes for longer than an hour."""
+    for path in Path(folder).glob("unfinished-*.tmp"):
+        with contextlib.suppress(OSError):  # another program was faster
+            if time.time() - path.stat().st_mtime > 3600:
+                if path.is_dir():  # of an older version
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+@contextlib.contextmanager
+def optional(path):
+    """A file that a run can do without: if it cannot be made, say why, and go on."""
+    try:
+        yield
+    except Exception as error:
+        print(f"{path} is not there ({type(error).__name__}: {error})", flush=True)
+
+
 def save_grid(path, images, columns=None):
     """Save images, float (N, C, H, W) in [-1, 1], as one PNG: a square, or `columns` in a row."""
-    columns = columns or int(len(images) ** 0.5)
-    utils.save_image(images, path, nrow=columns, normalize=True, value_range=(-1, 1), pad_value=1)
+    columns = columns or math.isqrt(len(images))
+    with whole_file(path) as file:
+        utils.save_image(images, file, format="png", nrow=columns, normalize=True,
+                         value_range=(-1, 1), pad_value=1)
 
 
+def save_samples(path, G, *inputs):
+    """Save G's images of some fixed inputs: z, and whatever else your G takes.
+
+    In eval mode BatchNorm uses its running statistics, so no image depends on the others in its
+    batch. Afterwards G is back in training mode.
+    """
+    G.eval()
+    with torch.no_grad():
+        images = G(*inputs)
+    G.train()
+    with optional(path):
+        save_grid(path, images)
+
+
+def picture_is_due(step, steps_an_epoch, sample_every):
+    """Whether to save pictures after this step: at the end of an epoch, and within long ones."""
+    if step % steps_an_epoch == 0:
+        return True
+    return sample_every > 0 and (step % sample_every == 0 or step in (10, 20, 50, 100, 200))
+
+
+def new_figure(**keywords):
+    """A matplotlib Figure. No backend is needed for it."""
+    try:
+        from matplotlib.figure import Figure  # slow to import: only when there is something to draw
+    except ValueError:  # Jupyter lets MPLBACKEND name a backend that may not be installed here
+        del os.environ["MPLBACKEND"]
+        from matplotlib.figure import Figure
+    return Figure(layout="constrained", **keywords)
+
+
+def save_figure(path, figure):
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=100)
+
+
+def running_median(x, y, window=101):
+    """The median of y over `window` neighbours (a third of them at most), and the x in the middle.
+
+    At most about 2,000 medians, evenly spaced: more cannot be seen, and take long.
+    """
+    windows = numpy.lib.stride_tricks.sliding_window_view(y, min(window, len(y) // 3 + 1))
+    middles = x[windows.shape[1] // 2:][:len(windows)]
+    every = len(windows) // 2000 + 1
+    return middles[::every], numpy.median(windows[::every], axis=1)
+
+
+def draw_losses(path, table, chance_level=None):
+    """Draw a run's losses.csv (see read_csv): columns whose names begin alike (loss_, d_) share a
+    panel, pale, with their running medians. chance_level: loss_d of a D that cannot tell."""
+    panels = {"w": []}  # w_estimate comes first
+    for name in table:
+        if name not in ("step", "epoch", "g_step"):
+            panels.setdefault(name.partition("_")[0], []).append(name)
+    panels = {kind: names for kind, names in panels.items() if names}
+    figure = new_figure(figsize=(9, 3 * len(panels)))
+    all_axes = figure.subplots(len(panels), sharex=True, squeeze=False).flat
+    every = len(table["step"]) // 10_000 + 1  # of a long run only some rows: more cannot be seen
+    for axes, (kind, names) in zip(all_axes, panels.items()):
+        for i, name in enumerate(names):
+            axes.plot(table["step"][::every], table[name][::every], f"C{i}", alpha=0.2,
+                      linewidth=0.5)
+            axes.plot(*running_median(table["step"], table[name]), f"C{i}", label=name)
+        if kind == "loss" and chance_level is not None:
+            axes.axhline(chance_level, color="0.5", linestyle="--",
+                         label=f"loss_d {chance_level:.3f}: D cannot tell")
+        axes.legend(loc="upper right")
+    axes.set_xlabel("step")  # the lowest one
+    save_figure(path, figure)
+
+
+def draw_gif(path, pictures):
+    """Draw a GIF of samples/step_*.png: 100 of them at most, and always the last one.
+
+    Each is shown in proportion to the steps that led to it; all of them take 10 seconds at most.
+    """
+    pictures = sorted(pictures, key=step_of)
+    every = math.ceil(len(pictures) / 100)
+    pictures = pictures[::-1][::every][::-1]
+    frames, steps = [], []
+    for picture in pictures:
+        with optional(f"a frame of {path}"):  # a damaged file costs its frame
+            with Image.open(picture) as image:
+                # 256 colours by an octree: 30 times faster than Pillow's own choice
+                frames.append(image.convert("RGB").quantize(method=Image.Quantize.FASTOCTREE))
+            steps.append(step_of(picture))
+    durations = numpy.diff(steps, prepend=0)
+    durations[0] = durations[1] if len(steps) > 1 else 1
+    milliseconds = min(250 * len(frames), 10_000) * durations / durations.sum()
+    with whole_file(path) as file:
+        frames[0].save(file, format="gif", save_all=True, append_images=frames[1:], loop=0,
+                       # browsers show what should last less than 20 for 100
+                       duration=milliseconds.clip(min=20).round().astype(int).tolist())
+
+
+def step_of(picture):
+    """samples/step_000500.png -> 500"""
+    return int(picture.stem.removeprefix("step_"))
+
+
+# ------------------------------------------------------------------------------------------ tables
 def add_row(rows, **values):
-    """Add a row to those that wait for the end of the epoch. Its columns cannot come and go.
+    """Add a row to a table that is not written yet. Its columns cannot come and go.
 
     Tensors stay where they are, without their graphs, which would fill the memory.
     """
     if rows and values.keys() != rows[0].keys():
         raise ValueError(f"this row has {list(values)}, the first one has {list(rows[0])}")
-    rows.append({k: v.detach() if torch.is_tensor(v) else v for k, v in values.items()})
+    for name, value in values.items():
+        if torch.is_tensor(value):
+            values[name] = value.detach()
+    rows.append(values)
+
+
+def to_table(rows):
+    """Rows of numbers, or of tensors of one element, as a float64 array (rows, columns)."""
+    columns = []
+    for name in rows[0]:
+        column = [row[name] for row in rows]
+        if all(torch.is_tensor(value) for value in column):
+            columns.append(torch.stack(column).flatten().tolist())  # the GPU is asked only once
+        else:
+            columns.append([float(value) for value in column])
+    return numpy.array(columns).T
 
 
 def append_rows(path, rows):
-    """Append rows of numbers, or of tensors of one element, to a CSV file. Returns means as text.
+    """Append rows to a CSV file, and return them as an array.
 
-    A number that is not finite ends the run, which leaves the checkpoint of the epoch before; and
-    so do other columns than the file's, as after a resume of a changed script.
+    Ends the program if the file has other columns, as after a resume of a changed script, and if
+    a number is not finite: then the last checkpoint is older, and still good.
     """
-    columns = [[row[name] for row in rows] for name in rows[0]]
-    table = numpy.array([torch.stack(column).flatten().tolist() if all(map(torch.is_tensor, column))
-                         else list(map(float, column)) for column in columns]).T
+    names = ",".join(rows[0])
+    table = to_table(rows)
     with open(path, "a+") as file:
         file.seek(0)
-        if (old := file.readline().strip()) not in ("", names := ",".join(rows[0])):
-            fail(f"{path} has the columns {old}, not {names}: a changed loss needs a new run")
-        numpy.savetxt(file, table, "%.8g", ",", header="" if old else names, comments="")
-    if len(bad := table[~numpy.isfinite(table).all(axis=1), 0]):  # their steps
-        fail(f"step {bad[0]:.0f}: not finite in {path} (checkpoint.pt: older): a smaller rate?", 1)
-    means = {name: mean for name, mean in zip(rows[0], table.mean(axis=0)) if "step" not in name}
-    return ", ".join(f"{name} {mean:.4g}" for name, mean in means.items() if name != "epoch")
+        header = file.readline().strip()
+        if header not in ("", names):
+            fail(f"{path} has the columns {header}, not {names}: a changed log needs a new run")
+        numpy.savetxt(file, table, "%.8g", ",", header="" if header else names, comments="")
+    bad = ~numpy.isfinite(table).all(axis=1)
+    if bad.any():
+        fail(f"step {table[bad][0, 0]:.0f}: a number in {path} is not finite. checkpoint.pt is of "
+             "an earlier epoch, and good. A smaller learning rate may help", 1)
+    return table
 
 
 def keep_rows(path, count):
-    """Cut a CSV file down to its header and first rows, or to nothing when count is 0. The rows are
-    counted, not read: the last may be torn."""
+    """Cut a CSV file down to its header and its first `count` rows, or to nothing if count is 0.
+
+    The rows are counted, not read: the last one may be torn.
+    """
     with open(path, "a+b") as file:
         file.seek(0)
-        file.truncate(sum(len(row) for row, _ in zip(file, range(count + 1 if count else 0))))
+        end = 0
+        if count > 0:
+            for _, line in zip(range(count + 1), file):
+                end += len(line)
+        file.truncate(end)
 
 
 def read_csv(path):
-    """A run's CSV as a structured array: table["step"], table.dtype.names. Torn lines are left out.
+    """A run's CSV file: column name -> array. A torn last line is left out."""
+    *lines, _ = Path(path).read_text(errors="replace").split("\n")  # the text behind the last \n
+    names = lines[0].split(",")
+    lines = [line for line in lines[1:] if line.count(",") == len(names) - 1]
+    if not lines:
+        raise ValueError(f"{path} has no rows")
+    return dict(zip(names, numpy.loadtxt(lines, delimiter=",", ndmin=2).T))
+
+
+# -------------------------------------------------------------------------------- the log of a run
+class Log:
+    """Writes losses.csv, and shows how a run goes: the progress bar, the lines, the drawings.
+
+    A training script calls, in this order: start_epoch; add, after each step; write and
+    draw_if_due, whenever it saves pictures; end_epoch; draw, when the run is finished.
     """
-    return numpy.atleast_1d(numpy.genfromtxt(path, delimiter=",", names=True, invalid_raise=False))
+
+    def __init__(self, out, args, chance_level=None):
+        """out: the run's folder. chance_level: loss_d of a D that cannot tell, to be drawn."""
+        self.out, self.args, self.chance_level = out, args, chance_level
+        self.live = is_terminal()
+        self.rows = []  # not written yet. Tensors stay on the device: .item() makes a GPU wait
+        self.last_drawing = time.perf_counter() - 30  # the first one may come after 30 seconds
+        self.pause = 60  # seconds between two drawings
+        self.checkpoint_was_announced = False
+
+    def start_epoch(self, epoch, steps):
+        """epoch counts from 0; steps: how many it has."""
+        self.title = f"epoch {epoch + 1}/{self.args.epochs}"
+        self.epochs_left = self.args.epochs - epoch - 1
+        self.steps, self.steps_done = steps, 0
+        self.tables = []  # what is written of this epoch
+        self.start = self.last_news = time.perf_counter()
+        self.bar = tqdm(total=steps, desc=self.title, leave=False, disable=not self.live)
+
+    def add(self, **values):
+        """Add a row to losses.csv: step and epoch first, then one column for each value.
+
+        Columns whose names begin alike, as loss_d and loss_g, share a panel of losses.png.
+        """
+        add_row(self.rows, **values)
+        self.steps_done += 1
+        self.bar.update()
+        now = time.perf_counter()
+        if now - self.last_news > (1 if self.live else 60):
+            self.show_news(now - self.start)
+            self.last_news = now
+
+    def show_news(self, seconds):
+        """The newest losses, on the bar or in a line. It waits for the GPU, so not at every step.
+        seconds: how old the epoch is."""
+        newest = dict(zip(self.rows[-1], to_table(self.rows[-1:])[0]))
+        speed = self.steps_done / seconds
+        if self.live:
+            self.bar.set_postfix_str(in_words(newest, leave_out=("d_real", "d_fake")))
+        else:
+            print(f"{self.title}, step {self.steps_done} of {self.steps}: {in_words(newest)}, "
+                  f"{speed * self.args.batch_size:,.0f} images/s", flush=True)
+        if seconds > 10 and not self.checkpoint_was_announced:
+            self.checkpoint_was_announced = True
+            if self.steps / speed > 300:
+                self.bar.write(f"An epoch takes {self.steps / speed / 60:.0f} minutes. The next "
+                               "checkpoint is saved at its end. In a new run, --limit 10000 makes "
+                               "shorter epochs.")
+
+    def write(self):
+        """Append the rows so far to losses.csv. Ends the run if a number is not finite."""
+        self.names = list(self.rows[0])
+        self.tables.append(append_rows(self.out / "losses.csv", self.rows))
+        self.rows = []
+
+    def draw_if_due(self):
+        """Draw, but at most once a minute, and for at most a twentieth of the time. Returns whether
+        it did."""
+        start = time.perf_counter()
+        if start - self.last_drawing < self.pause:
+            return False
+        self.draw()
+        self.last_drawing = time.perf_counter()
+        self.pause = max(60, 20 * (self.last_drawing - start))
+        return True
+
+    def draw(self):
+        """losses.png and training.gif, from the run's files: a resumed run shows the whole."""
+        with optional(self.out / "losses.png"):
+            table = read_csv(self.out / "losses.csv")
+            draw_losses(self.out / "losses.png", table, self.chance_level)
+        with optional(self.out / "training.gif"):
+            draw_gif(self.out / "training.gif", self.out.glob("samples/step_*.png"))
+
+    def end_epoch(self):
+        """Print the epoch's line: its mean losses, its speed, and the time that is left."""
+        self.bar.close()
+        table = numpy.concatenate(self.tables)
+        means = dict(zip(self.names, table.mean(axis=0)))
+        seconds = time.perf_counter() - self.start
+        print(f"{self.title}, step {table[-1, 0]:.0f}: {in_words(means)}, "
+              f"{len(table) * self.args.batch_size / seconds:,.0f} images/s, "
+              f"{self.epochs_left * seconds / 60:.1f} min left", flush=True)
 
 
-def running_median(x, y, window=101):
-    """y smoothed by the median over `window` of its values, a third of them at most, and the x at
-    each window's middle."""
-    windows = numpy.lib.stride_tricks.sliding_window_view(y, min(window, len(y) // 3 + 1))
-    return x[windows.shape[1] // 2:][:len(windows)], numpy.median(windows, axis=1)
+def in_words(row, leave_out=()):
+    """{"loss_d": 0.5, "loss_g": 2.0} -> "loss_d 0.5, loss_g 2"; steps and epochs are left out."""
+    leave_out = {"step", "epoch", "g_step", *leave_out}
+    return ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in leave_out)
 
 
-def draw_run(out):
-    """losses.png and training.gif, from the run's files: a resumed run shows the whole.
+# --------------------------------------------------------------------------- a run and its folder
+def open_run(args, device, G, D):
+    """Make the folder of a new run, or take that of --resume; say what runs, and write config.json.
 
-    Columns whose names begin alike (loss_, d_) share a panel, pale, with their running medians.
+    Returns the folder, a Path.
     """
-    from matplotlib.figure import Figure  # slow to import
-
-    table, panels = read_csv(out / "losses.csv"), {}
-    for name in table.dtype.names[2:]:  # all but step and epoch
-        panels.setdefault(name.partition("_")[0], []).append(name)
-    figure = Figure(figsize=(9, 3 * len(panels)), layout="constrained")
-    all_axes = figure.subplots(len(panels), sharex=True, squeeze=False).flat
-    for axes, names in zip(all_axes, panels.values()):
-        for color, name in enumerate(names):
-            axes.plot(table["step"], table[name], f"C{color}", alpha=0.2, linewidth=0.5)
-            axes.plot(*running_median(table["step"], table[name]), f"C{color}", label=name)
-        axes.legend(loc="upper right")
-    axes.set_xlabel("step")  # the lowest one
-    figure.savefig(out / "losses.png", dpi=100)
-    # by length first: step_1000000 is after step_999999. Of a long run 400 at most, and the last
-    paths = sorted(out.glob("samples/step_*.png"), key=lambda path: (len(path.name), path))[::-1]
-    frames = [Image.open(path).copy() for path in paths[::len(paths) // 400 + 1]][::-1]
-    frames[0].save(out / "training.gif", save_all=True, append_images=frames[1:], loop=0,
-                   duration=min(250, 10_000 / len(frames)))  # milliseconds: at most ten seconds
+    out = Path(args.resume) if args.resume else new_folder(args)
+    chip = device.type
+    if chip == "cuda":
+        chip = torch.cuda.get_device_name(device)
+    parameters = {"G": count_parameters(G), "D": count_parameters(D)}
+    print(f"{args.images:,} images of {args.dataset}; G has {parameters['G']:,} parameters, D "
+          f"{parameters['D']:,}; {chip}, {args.precision}; into {out}", flush=True)
+    if device.type == "cuda" and not args.cuda_graph:
+        print("--cuda-graph would make this several times faster", flush=True)
+    config = {**vars(args), "out": str(out), "parameters": parameters, "device_name": chip,
+              "python": sys.version, "torch": torch.__version__}
+    with whole_file(out / "config.json") as file:
+        file.write(json.dumps(config, indent=2).encode())
+    return out
 
 
-# ----------------------------------------------------------------------------- a run and its folder
-def open_run(args, device, images, G, D):
-    """The run's folder: --resume, --out, or the first of runs/SCRIPT, runs/SCRIPT-2, ... that is
-    not there yet. Says what runs, and writes it into config.json."""
-    count = {name: sum(p.numel() for p in net.parameters()) for name, net in [("G", G), ("D", D)]}
-    # a new run notes both in args, and so in its checkpoint; a resumed one has them from there
-    for name, now in [("images", len(images)), ("parameters", count)]:
-        if (then := vars(args).setdefault(name, now)) != now:
-            fail(f"that run has {then} {name}, and there are {now} now: it cannot go on")
-    names = (f"runs/{args.script}" + (f"-{i}" if i > 1 else "") for i in range(1, 1_000_000))
-    out = args.resume or args.out or next(name for name in names if not Path(name).exists())
-    Path(out, "samples").mkdir(parents=True, exist_ok=True)
-    chip = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    print(f"{len(images):,} images of {args.dataset}; G has {count['G']:,} parameters, D "
-          f"{count['D']:,}; {chip}, {args.precision}; into {out}", flush=True)
-    config = {"out": out, "device_name": chip, "python": sys.version, "torch": torch.__version__}
-    Path(out, "config.json").write_text(json.dumps(vars(args) | config, indent=2))
-    return Path(out)
+def new_folder(args):
+    """The folder of a new run: --out, or the first of runs/SCRIPT, runs/SCRIPT-2, ... that is free.
+    Two runs that start at the same moment get two folders."""
+    if args.out:
+        try:
+            Path(args.out, "samples").mkdir(parents=True)
+        except FileExistsError:
+            fail(f"--out {args.out}: another run has just begun there, or it is a file")
+        return Path(args.out)
+    number = 1
+    while True:
+        out = Path("runs", args.script if number == 1 else f"{args.script}-{number}")
+        try:
+            out.mkdir(parents=True)
+            return out
+        except FileExistsError:
+            number += 1
 
 
+def count_parameters(net):
+    return sum(weight.numel() for weight in net.parameters())
+
+
+def cut_run(out, step):
+    """On a resume, remove what the run has written after its checkpoint, which is of this step."""
+    keep_rows(out / "losses.csv", step)
+    for picture in out.glob("samples/step_*.png"):
+        if step_of(picture) > step:
+            picture.unlink()
+
+
+# ------------------------------------------------------------------------------------ checkpoints
 def save_checkpoint(out, args, parts, **others):
-    """Save a run: its flags, the states of nets and optimizers, and what else a resume needs. Not a
-    net whose weights are not finite, which no resume could repair."""
-    if not all(weight.isfinite().all() for net in "GD" for weight in parts[net].parameters()):
-        fail(f"a weight is not finite ({out}/checkpoint.pt: older): a smaller rate?", 1)
-    flags = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "compare")}
+    """Save what a resume needs: the run's flags, the states of its nets and optimizers (parts), and
+    `others`, such as step and epoch.
+
+    Ends the run, and keeps the older checkpoint, if a weight is not finite: no resume could mend
+    that.
+    """
+    for net in (parts["G"], parts["D"]):
+        if not all(weight.isfinite().all() for weight in net.parameters()):
+            fail(f"a weight is not finite. {out / 'checkpoint.pt'} is of an earlier epoch, and "
+                 "good. A smaller learning rate may help", 1)
+    flags = {name: value for name, value in vars(args).items()
+             if name not in ("out", "resume", "compare")}
     states = {name: part.state_dict() for name, part in parts.items()}
     save_whole(out / "checkpoint.pt", {"script": args.script, "args": flags, **states, **others})
-    launch.hint = f"; --resume {out} goes on with epoch {others['epoch'] + 1}"
+    set_how_to_go_on(out, others["epoch"], args.epochs)
 
 
 def save_whole(path, content):
-    """torch.save into a new folder beside `path`, then move the file there: a crash leaves the old
-    one intact, and a full disk no half of a new one."""
-    # True: no error where the folder, empty by then, cannot be removed (a virus scanner reads it)
-    with tempfile.TemporaryDirectory(".tmp", "unfinished-", Path(path).parent, True) as folder:
-        torch.save(content, whole := Path(folder, "whole.pt"))
-        os.replace(whole, path)
+    """torch.save, in a way that never leaves half a file."""
+    with whole_file(path) as file:
+        torch.save(content, file)
 
 
 def load_checkpoint(path):
-    """A training script's checkpoint, onto the CPU. weights_only=True: no file can run code."""
+    """A checkpoint of a training script, or an export of one, on the CPU.
+
+    weights_only=True: no file can run code.
+    """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        # a KeyError where one of these is missing
-        return {k: saved[k] for k in saved.keys() | "script args generator G step epoch".split()}
+        for name in ("script", "args", "generator", "G", "step", "epoch"):
+            saved[name]  # a KeyError where it is missing
+        return saved
     except Exception as error:  # missing, cut short, something else, hostile: many types
-        fail(f"{path} is not a checkpoint of these scripts (--resume takes a run's folder, a tool "
-             f"the checkpoint.pt in it): {repr(error).split(' This file')[0][:200]}")
+        reason = repr(error).partition(" This file")[0][:200]
+        fail(f"{path} is not a checkpoint of these scripts (--resume takes the folder of a run, a "
+             f"tool the checkpoint.pt in it): {reason}")

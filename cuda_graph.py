@@ -1,63 +1,87 @@
-"""For --cuda-graph, which alone imports this file: a round of the game, recorded on the GPU.
+"""For --cuda-graph: record a training step on the GPU once, and replay it.
 
-A round is some two or three hundred small operations. Python starts them one by one, and that can
-take longer than the GPU needs to compute them. A CUDA graph records, once, what a function gives
-the GPU to do, and then starts all of it at once. On an H200 that made a round 1.7 to 11 times as
-fast (docs/speed.md).
+A step is some two or three hundred small operations. Python starts them one by one, and that can
+take longer than the GPU needs to compute them. A CUDA graph records, once, all that a function
+gives the GPU to do, and then starts all of it at once. On an H200 that made a step 1.7 to 11 times
+as fast (docs/speed.md).
 
-Python runs the function four times only. So whatever Python computes in it (a weight of a loss,
-`epoch`, random.random(), a counter) stays as it was in the fourth. What changes from round to round
-must be an argument, of the same shape each time; weights must be changed in place, as optimizers
-do. Only torch's random numbers on the GPU are drawn anew. No .item(), no print of a tensor.
+Python runs the function only four times. So whatever Python computes in it (the weight of a loss,
+`epoch`, random.random(), a counter) stays as it was in the fourth. What changes from step to step
+must be an argument, and have the same shape each time. Weights must be changed in place, as
+optimizers do. Only torch's random numbers on the GPU are drawn anew. No .item(), and no print of a
+tensor.
 """
 import torch
 
+WARM_UP = 3  # calls before the recording, as PyTorch's notes on CUDA graphs ask
 
-def recorded(play, device, optimizers):
-    """`play`, recorded in its fourth round, and replayed from then on. (No CUDA: `play` itself.)
 
-    play takes a minibatch (tensors) and returns a tensor or a tuple of them; optimizers: those
-    whose step it calls. Raises ValueError when a rate changes later: it is part of the recording.
-    The graph reads and writes the same memory in every round, so what goes in and what comes out
-    is copied.
+def recorded(function, device, optimizers):
+    """Return a function that computes the same, recorded in its fourth call and replayed from then
+    on. Without CUDA it is `function` itself.
+
+    function takes tensors, or nothing, and returns a tensor or a tuple of them. optimizers: those
+    whose step it calls. Raises ValueError if a learning rate changes later: the old one is part of
+    the recording.
     """
     if device.type != "cuda":
-        return play
+        return function
     if device.index:  # --device cuda:1: the graph is made on the current device
         torch.cuda.set_device(device)
-    graph, side, rounds = torch.cuda.CUDAGraph(), torch.cuda.Stream(), 0
-    inputs = outputs = rates = None
+    graph = torch.cuda.CUDAGraph()
+    side_stream = torch.cuda.Stream()
+    calls = 0
+    inputs = outputs = recorded_rates = None
 
-    def capturable(yes):  # what Adam and RMSprop want to be told while they are recorded
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["capturable"] = yes
-            for state in optimizer.state.values():
-                if "step" in state:
-                    state["step"] = state["step"].to(device)
+    def warm_up(*batch):
+        """Call the function on a stream of its own, as PyTorch's notes ask."""
+        side_stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side_stream):
+            result = function(*batch)
+        torch.cuda.current_stream().wait_stream(side_stream)
+        return result
+
+    def record(*batch):
+        """Record the function. The graph always reads and writes the memory of this call."""
+        nonlocal inputs, outputs, recorded_rates
+        inputs = [tensor.clone() for tensor in batch]
+        recorded_rates = learning_rates(optimizers)
+        set_capturable(optimizers, True, device)
+        with torch.cuda.graph(graph):  # records, and computes nothing
+            outputs = function(*inputs)
+        set_capturable(optimizers, False, device)  # a checkpoint is the same as without a graph
 
     def replay(*batch):
-        nonlocal rounds, inputs, outputs, rates
-        rounds += 1
-        if rounds <= 3:  # on a stream of its own, as PyTorch's notes on CUDA graphs ask
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                result = play(*batch)
-            torch.cuda.current_stream().wait_stream(side)
-            return result
-        now = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-        if rounds == 4:
-            inputs, rates = [x.clone() for x in batch], now
-            capturable(True)
-            with torch.cuda.graph(graph):  # records, and computes nothing
-                outputs = play(*inputs)
-            capturable(False)  # a run's checkpoint is the same with a graph and without
-        if now != rates:
-            raise ValueError(f"the rates {rates} are recorded, and now they are {now}: a scheduler "
-                             "cannot be used with --cuda-graph")
-        for old, new in zip(inputs, batch):
-            old.copy_(new)
+        nonlocal calls
+        calls += 1
+        if calls <= WARM_UP:
+            return warm_up(*batch)
+        if calls == WARM_UP + 1:
+            record(*batch)
+        if learning_rates(optimizers) != recorded_rates:
+            raise ValueError(f"the recorded learning rates are {recorded_rates}, and now they are "
+                             f"{learning_rates(optimizers)}: --cuda-graph cannot have a scheduler")
+        for recorded_input, tensor in zip(inputs, batch):
+            recorded_input.copy_(tensor)
         graph.replay()
-        return outputs.clone() if torch.is_tensor(outputs) else [x.clone() for x in outputs]
+        if torch.is_tensor(outputs):
+            return outputs.clone()
+        return tuple(output.clone() for output in outputs)
 
     return replay
+
+
+def learning_rates(optimizers):
+    return [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+
+
+def set_capturable(optimizers, yes, device):
+    """Tell Adam and RMSprop that they are recorded: then they count their steps on the GPU.
+    SGD has no such switch, and needs none."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if "capturable" in group:
+                group["capturable"] = yes
+        for state in optimizer.state.values():
+            if "step" in state:
+                state["step"] = state["step"].to(device)

@@ -11,7 +11,7 @@ Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x)
           that x is real, as in the papers. In the code D returns logits (B,), the numbers whose
           sigmoid is D(x). B: --batch-size.
 """
-import time
+import math
 
 import torch
 from torch import nn
@@ -22,16 +22,21 @@ import common
 
 def parse_args(argv):
     parser = common.training_parser(__file__, __doc__, ["mnist", "fashion", "toy"],
-                                    epochs=100, batch_size=128, seed=42)
+                                    epochs=100, batch_size=128, seed=42, sample_every=0)
     add = parser.add_argument
-    add("--model", default="dcgan", choices=["dcgan", "mlp"], help="the two that the post compares")
-    add("--ngf", type=int, help="width of G; None: 32 for dcgan, 256 for mlp (the post)")
-    add("--ndf", type=int, help="width of D; None: 32 for dcgan, 128 for mlp (the post)")
-    add("--lr", type=float, default=2e-4, help="AdamW rate of both (the post)")
-    add("--cuda-graph", action="store_true", help="on CUDA: record a round, replay it: faster")
+    add("--model", default="dcgan", choices=["dcgan", "mlp"],
+        help="which of the post's two GANs to train (default: %(default)s)")
+    add("--ngf", type=common.positive(int), metavar="N",
+        help="width of G (default: 32 for dcgan, 256 for mlp, as in the post)")
+    add("--ndf", type=common.positive(int), metavar="N",
+        help="width of D (default: 32 for dcgan, 128 for mlp, as in the post)")
+    add("--lr", type=common.positive(float), default=2e-4, metavar="RATE",
+        help="AdamW's learning rate for G and D (default: %(default)s, as in the post)")
     args, saved = common.parse(parser, argv)
-    args.ngf = args.ngf or (32 if args.model == "dcgan" else 256)
-    args.ndf = args.ndf or (32 if args.model == "dcgan" else 128)
+    if args.ngf is None:
+        args.ngf = 32 if args.model == "dcgan" else 256
+    if args.ndf is None:
+        args.ndf = 32 if args.model == "dcgan" else 128
     return args, saved
 
 
@@ -43,7 +48,7 @@ def load_images(args):
     return common.load_mnist(args.data, args.dataset, test=True)[0][:args.limit]
 
 
-# ------------------------------------------------------------------------ the MLP GAN's two players
+# ----------------------------------------------------------------------------- the MLP GAN's nets
 class MLPGenerator(nn.Module):
     """z (B, latent_dim) -> images (B, 1, 28, 28) in [-1, 1]."""
 
@@ -72,14 +77,14 @@ class MLPDiscriminator(nn.Module):
             nn.Linear(28 * 28, 4 * ndf), nn.LeakyReLU(0.2), nn.Dropout(0.3),  # (784,) -> (512,)
             nn.Linear(4 * ndf, 2 * ndf), nn.LeakyReLU(0.2), nn.Dropout(0.3),  # (512,) -> (256,)
             nn.Linear(2 * ndf, ndf), nn.LeakyReLU(0.2), nn.Dropout(0.3),  # (256,) -> (128,)
-            nn.Linear(ndf, 1), nn.Flatten(0),  # (128,) -> (): one logit
+            nn.Linear(ndf, 1),  # (128,) -> (1,)
         )
 
     def forward(self, x):
-        return self.layers(x)
+        return self.layers(x).view(len(x))  # (B, 1) -> (B,): one logit for each image
 
 
-# -------------------------------------------------------------------------- the DCGAN's two players
+# ------------------------------------------------------------------------------- the DCGAN's nets
 def up(channels_in, channels_out, kernel_size, stride, padding):
     """A block of G: size -> stride * (size - 1) + kernel_size - 2 * padding. No bias:
     BatchNorm's shift does its work."""
@@ -124,11 +129,10 @@ class DCGANDiscriminator(nn.Module):
             down(ndf, 2 * ndf, 4, stride=2, padding=1),  # (32, 14, 14) -> (64, 7, 7)
             down(2 * ndf, 4 * ndf, 3, stride=2, padding=1),  # (64, 7, 7) -> (128, 4, 4)
             nn.Conv2d(4 * ndf, 1, 4, stride=1, padding=0, bias=False),  # (128, 4, 4) -> (1, 1, 1)
-            nn.Flatten(0),  # (1, 1, 1) -> (): one logit
         )
 
     def forward(self, x):
-        return self.layers(x)
+        return self.layers(x).view(len(x))  # (B, 1, 1, 1) -> (B,): one logit for each image
 
 
 def init_weights(layer):
@@ -140,123 +144,134 @@ def init_weights(layer):
             nn.init.zeros_(layer.bias)
 
 
-# ------------------------------------------------------------------------------------ their updates
+# ------------------------------------------------------------------------------------- the updates
 def step_D(D, opt_D, real, fake):
     """Teach D to tell real from fake: minimise  -1/2 [log D(x) + log(1 - D(G(z)))].
 
-    real, fake: (B, 1, 28, 28) in [-1, 1]; fake without the graph that leads back to G. Returns the
-    loss and D's mean probability on the reals and on the fakes, as tensors.
+    real, fake: images (B, 1, 28, 28) in [-1, 1]; fake is detached: no gradient reaches G.
+    Returns the loss, and D's mean probability on the reals and on the fakes, as tensors.
     """
-    # binary cross-entropy, its sigmoid included: label 1 gives -log D, label 0 gives -log(1 - D)
-    logits_real, logits_fake = D(real), D(fake)  # apart: BatchNorm must not mix their statistics
-    loss_D = (F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real)) +
-              F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))) / 2
+    assert real.shape == fake.shape, f"reals {real.shape}, but G makes {fake.shape}"
+    # two batches: in one, BatchNorm would mix the statistics of reals and fakes
+    logits_real = D(real)
+    logits_fake = D(fake)
+    # cross-entropy that includes the sigmoid: label 1 gives -log D(x), label 0 -log(1 - D(x))
+    loss_real = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))
+    loss_fake = F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))
+    loss_D = (loss_real + loss_fake) / 2
     opt_D.zero_grad()
     loss_D.backward()
     opt_D.step()
-    d_real, d_fake = (logits.detach().sigmoid().mean() for logits in (logits_real, logits_fake))
+    d_real = logits_real.detach().sigmoid().mean()
+    d_fake = logits_fake.detach().sigmoid().mean()
     return loss_D.detach(), d_real, d_fake
 
 
 def step_G(G, D, opt_G, fake):
     """Teach G to fool the D that has just been improved: minimise  -log D(G(z)).
 
-    fake: (B, 1, 28, 28) in [-1, 1], with the graph that leads back to G. Returns the loss.
+    fake: images (B, 1, 28, 28) in [-1, 1], not detached: the gradient goes through D back to G.
+    Returns the loss, a tensor.
     """
     logits = D(fake)
-    # Not the minimax game's log(1 - D(G(z))): where D is sure of a fake, its gradient at D's logit
-    # vanishes and G learns nothing; this one's does not (Goodfellow et al. 2014, section 3).
+    # The minimax game has log(1 - D(G(z))) here. Its slope at D's logit, -D(G(z)), is near 0 when D
+    # is sure of a fake, and G learns nothing. The slope of -log D(G(z)), which is D(G(z)) - 1, is
+    # near -1 then (Goodfellow et al. 2014, section 3).
     loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
-    loss_G.backward(inputs=list(G.parameters()))  # through D, but only G receives a gradient
+    loss_G.backward(inputs=list(G.parameters()))  # only G's weights get a gradient, not D's
     opt_G.step()
     return loss_G.detach()
 
 
-def save_samples(path, G, fixed_z):
-    """Pictures from the fixed noise. In eval mode, with BatchNorm's running statistics, no picture
-    depends on the others of its batch; G goes back to training mode."""
-    G.eval()
-    with torch.no_grad():
-        common.save_grid(path, G(fixed_z))
-    G.train()
-
-
 READING_KEY = """How to read the losses: loss_d = (loss on reals + loss on fakes) / 2.
   loss_d 0.693 = log 2, d_real = d_fake = 1/2    D cannot tell: equilibrium, or nothing learned yet
-  loss_d near 0, loss_g growing                  D is always right: G may stop learning
+  loss_d near 0, loss_g growing                  D is nearly always right, and G learns slowly
   both wandering in between                      a healthy game; look at the samples"""
 
 
-# ----------------------------------------------------------------------------------------- the game
+# ---------------------------------------------------------------------------------------- training
 def main(argv=None):
     args, saved = parse_args(argv)
     device = common.pick_device(args.device)
-    images = common.hold(load_images(args), args.batch_size, device)
-    torch.manual_seed(args.seed)  # the fixed noise and the first weights depend on it
+    torch.manual_seed(args.seed)  # decides the fixed noise and the first weights
+
+    images = load_images(args)
+    common.check_images(images, args)
+    images = common.to_device_if_it_fits(images, device)
+
     latent_dim = 128 if args.model == "dcgan" else 100
-    fixed_z = torch.randn(256, latent_dim).to(device)
     keywords = {"latent_dim": latent_dim, "ngf": args.ngf}
+    fixed_z = torch.randn(256, latent_dim).to(device)  # for the pictures, the same all the time
     if args.model == "dcgan":
-        G, D = DCGANGenerator(**keywords), DCGANDiscriminator(args.ndf)
+        G = DCGANGenerator(**keywords)
+        D = DCGANDiscriminator(args.ndf)
     else:
-        G, D = MLPGenerator(**keywords), MLPDiscriminator(args.ndf)
+        G = MLPGenerator(**keywords)
+        D = MLPDiscriminator(args.ndf)
     for net in (G, D):
         net.apply(init_weights)
-        common.place(net, device, args.precision)
-    # fused: the same update, computed faster
-    opt_G, opt_D = (torch.optim.AdamW(net.parameters(), args.lr, betas=(0.5, 0.999),
-                                      weight_decay=1e-5, fused=True) for net in (G, D))
-    parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}  # what a resume restores
-    generator = {"class": type(G).__name__, **keywords}  # how to build G again
-    step = first_epoch = 0
+        common.prepare(net, device, args.precision)
 
-    out = common.open_run(args, device, images, G, D)
-    if saved:  # --resume: all as it was at the end of the last finished epoch
+    # fused: the same update, computed faster
+    opt_G = torch.optim.AdamW(G.parameters(), args.lr, betas=(0.5, 0.999), weight_decay=1e-5,
+                              fused=True)
+    opt_D = torch.optim.AdamW(D.parameters(), args.lr, betas=(0.5, 0.999), weight_decay=1e-5,
+                              fused=True)
+
+    # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it at a first reading.
+    parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
+    generator = {"class": type(G).__name__, **keywords}  # how the tools build G again
+    step = first_epoch = 0
+    out = common.open_run(args, device, G, D)
+    if saved:  # everything becomes what it was after the last finished epoch
         for name, part in parts.items():
             part.load_state_dict(saved[name])
-        step, first_epoch, fixed_z = saved["step"], saved["epoch"], saved["fixed_z"].to(device)
-        common.keep_rows(out / "losses.csv", step)
+        step, first_epoch = saved["step"], saved["epoch"]
+        fixed_z = saved["fixed_z"].to(device)
+        common.cut_run(out, step)
     else:
         common.save_grid(out / "real.png", common.to_float(images[:256]))
-        save_samples(out / "samples/step_000000.png", G, fixed_z)
-    # after a resume too: the flags typed now hold from now on
+        common.save_samples(out / "samples/step_000000.png", G, fixed_z)
     common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
                            epoch=first_epoch)
+    log = common.Log(out, args, chance_level=math.log(2))
     print(READING_KEY, flush=True)
+    # -- End of the bookkeeping.
 
-    def play(real):  # one round of the game; a function, so that a CUDA graph can record it
+    def train_step(real):
         fake = G(torch.randn(len(real), latent_dim, device=device))
-        # (1) D: tell the reals from as many fakes
+        # (1) D learns to tell the reals from as many fakes
         loss_D, d_real, d_fake = step_D(D, opt_D, real, fake.detach())
-        # (2) G: fool the improved D with the same fakes
+        # (2) G learns to fool the improved D, with the same fakes
         loss_G = step_G(G, D, opt_G, fake)
         return loss_D, loss_G, d_real, d_fake
 
     if args.cuda_graph:
         import cuda_graph
-        play = cuda_graph.recorded(play, device, [opt_G, opt_D])
+        train_step = cuda_graph.recorded(train_step, device, [opt_G, opt_D])
 
     for epoch in range(first_epoch, args.epochs):
-        torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # a resume draws the same numbers
-        start, rows = time.perf_counter(), []
-        for batch in common.shuffled_batches(images, args.batch_size, epoch, args.epochs):
+        # all that is random in an epoch depends on this, so a resumed run repeats it exactly
+        torch.manual_seed(1_000_000 * args.seed + epoch + 1)
+        batches = common.shuffled_batches(images, args.batch_size)
+        log.start_epoch(epoch, len(batches))
+        for batch in batches:
             step += 1
             real = common.to_float(images[batch].to(device))
-            loss_D, loss_G, d_real, d_fake = play(real)
-            common.add_row(rows, step=step, epoch=epoch + 1, loss_d=loss_D, loss_g=loss_G,
-                           d_real=d_real, d_fake=d_fake)  # as tensors: .item() makes a GPU wait
+            loss_D, loss_G, d_real, d_fake = train_step(real)
+            log.add(step=step, epoch=epoch + 1, loss_d=loss_D, loss_g=loss_G, d_real=d_real,
+                    d_fake=d_fake)
+            if common.picture_is_due(step, len(batches), args.sample_every):
+                log.write()  # losses.csv
+                common.save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)
+                log.draw_if_due()
 
-        means = common.append_rows(out / "losses.csv", rows)
-        save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)
         common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
                                epoch=epoch + 1)
-        seconds = time.perf_counter() - start
-        print(f"epoch {epoch + 1}/{args.epochs}, step {step}: {means}, "
-              f"{len(rows) * args.batch_size / seconds:,.0f} images/s, "
-              f"{(args.epochs - epoch - 1) * seconds / 60:.1f} min left", flush=True)
+        log.end_epoch()
 
-    common.draw_run(out)  # losses.png and training.gif
+    log.draw()  # losses.png and training.gif
 
 
 if __name__ == "__main__":

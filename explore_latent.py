@@ -103,7 +103,7 @@ def load_generator(path, device, file=None):
         hint = "" if file else " (of your own? --script FILE)"
         common.fail(f"{path} does not fit {script}.py{hint}, or its generator wants more than z: "
                     f"{str(error)[:300]}")
-    return common.place(G, device), keywords["latent_dim"]
+    return common.prepare(G, device), keywords["latent_dim"]
 
 
 def z_of(seed, latent_dim):

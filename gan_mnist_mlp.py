@@ -1,18 +1,18 @@
-"""The MLP GAN on MNIST zeros: it collapses on one mode (a way to write 0), hops, and recovers.
+"""The MLP GAN on MNIST zeros. It collapses on one way to write a 0, changes it, and recovers.
 
 Source    "GAN-PyTorch", vhakopian's report on Goodfellow et al. 2014 (arXiv:1406.2661): small
-          perceptrons, plain SGD
+          multilayer perceptrons (MLPs), plain SGD
 Run       python gan_mnist_mlp.py                      the report's recipe; downloads MNIST (11 MB)
           python gan_mnist_mlp.py --dataset toy        zeros drawn by code, nothing to download
-          python gan_mnist_mlp.py --lr-d 0.0005 --epochs 100    a slow D: it cycles to the end
-          python gan_mnist_mlp.py --g-loss saturating --epochs 20          the minimax formula
-Look at   modes.png (which way to write a zero G draws, over time), samples/, training.gif
+          python gan_mnist_mlp.py --lr-d 0.0005 --epochs 100     a slow D: no recovery
+          python gan_mnist_mlp.py --g-loss saturating --epochs 20     the minimax formula for G
+Look at   modes.png (which ways to write a zero G draws, over time), samples/, training.gif
 Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): the probability
           that x is real, as in the papers. In the code D returns logits (B,), the numbers whose
           sigmoid is D(x). B: --batch-size, the real images in a step; D sees as many fakes too.
 """
 import itertools
-import time
+import math
 
 import numpy
 import torch
@@ -24,13 +24,17 @@ import common
 
 def parse_args(argv):
     parser = common.training_parser(__file__, __doc__, ["mnist", "fashion", "toy"],
-                                    epochs=250, batch_size=16, seed=0)
+                                    epochs=250, batch_size=16, seed=0, sample_every=0)
     add = parser.add_argument
-    add("--digit", default="0", choices=[*"0123456789", "all"], help="the class (the report: 0)")
-    add("--lr-g", type=float, default=0.001, help="SGD rate of G (the report)")
-    add("--lr-d", type=float, default=0.05, help="SGD rate of D (the report): 50 times G's")
+    add("--digit", default="0", choices=[*"0123456789", "all"],
+        help="which class to train on (default: %(default)s, as in the report)")
+    add("--lr-g", type=common.positive(float), default=0.001, metavar="RATE",
+        help="SGD's learning rate for G (default: %(default)s, as in the report)")
+    add("--lr-d", type=common.positive(float), default=0.05, metavar="RATE",
+        help="SGD's learning rate for D (default: %(default)s, as in the report: 50 times G's)")
     add("--g-loss", default="nonsaturating", choices=["nonsaturating", "saturating"],
-        help="-log D(G(z)), as the report trains, or log(1 - D(G(z))), its formula")
+        help="what G minimises: nonsaturating is -log D(G(z)), as in the report's code (the "
+             "default); saturating is log(1 - D(G(z))), its printed formula")
     return common.parse(parser, argv)
 
 
@@ -43,13 +47,15 @@ def load_images(args):
         images = toy_images.zeros()
     else:
         images, labels = common.load_mnist(args.data, args.dataset)
-        images = images if args.digit == "all" else images[labels == int(args.digit)]
-    if len(images[:args.limit]) <= MODES:  # each would be a mode of its own
+        if args.digit != "all":
+            images = images[labels == int(args.digit)]
+    images = images[:args.limit]
+    if len(images) <= MODES:  # each would be a mode of its own
         common.fail(f"--limit {args.limit}: too few images for {MODES} modes")
-    return images[:args.limit]
+    return images
 
 
-# ---------------------------------------------------------------------------------- the two players
+# ---------------------------------------------------------------------------------------- the nets
 class Generator(nn.Module):
     """z (B, latent_dim) -> images (B, 1, 28, 28) in [-1, 1]."""
 
@@ -75,56 +81,52 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(
             nn.Flatten(),  # (1, 28, 28) -> (784,)
             nn.Linear(28 * 28, hidden), nn.LeakyReLU(0.01),  # (784,) -> (256,)
-            nn.Linear(hidden, 1), nn.Flatten(0),  # (256,) -> (): one logit
+            nn.Linear(hidden, 1),  # (256,) -> (1,)
         )
 
     def forward(self, x):
-        return self.layers(x)
+        return self.layers(x).view(len(x))  # (B, 1) -> (B,): one logit for each image
 
 
-# ------------------------------------------------------------------------------------ their updates
+# ------------------------------------------------------------------------------------- the updates
 def step_D(D, opt_D, real, fake):
     """Teach D to tell real from fake: minimise  -1/2 [log D(x) + log(1 - D(G(z)))].
 
-    real, fake: (B, 1, 28, 28) in [-1, 1]; fake without the graph that leads back to G. Returns the
-    loss and D's mean probability on the reals and on the fakes, as tensors.
+    real, fake: images (B, 1, 28, 28) in [-1, 1]; fake is detached: no gradient reaches G.
+    Returns the loss, and D's mean probability on the reals and on the fakes, as tensors.
     """
-    # binary cross-entropy, its sigmoid included: label 1 gives -log D, label 0 gives -log(1 - D)
-    logits = D(torch.cat([real, fake]))  # one batch, as in the report; a D with BatchNorm needs two
+    # one batch, as in the report's code; a D with BatchNorm would need two
+    logits = D(torch.cat([real, fake]))
     labels = torch.ones_like(logits)
     labels[len(real):] = 0
+    # cross-entropy that includes the sigmoid: label 1 gives -log D(x), label 0 -log(1 - D(x))
     loss_D = F.binary_cross_entropy_with_logits(logits, labels)
     opt_D.zero_grad()
     loss_D.backward()
     opt_D.step()
-    d_real, d_fake = (part.detach().sigmoid().mean() for part in logits.split(len(real)))
+    d_real = logits[:len(real)].detach().sigmoid().mean()
+    d_fake = logits[len(real):].detach().sigmoid().mean()
     return loss_D.detach(), d_real, d_fake
 
 
 def step_G(G, D, opt_G, fake, g_loss):
     """Teach G to fool the D that has just been improved: minimise  -log D(G(z)).
 
-    fake: (B, 1, 28, 28) in [-1, 1], with the graph that leads back to G. Returns the loss.
+    fake: images (B, 1, 28, 28) in [-1, 1], not detached: the gradient goes through D back to G.
+    Returns the loss, a tensor.
     """
     logits = D(fake)
-    if g_loss == "saturating":  # log(1 - D(G(z))), as the report prints it: where D is sure of a
-        # fake, its gradient at D's logit vanishes (Goodfellow et al. 2014, section 3)
+    if g_loss == "saturating":
+        # log(1 - D(G(z))), as the report prints it. Its slope at D's logit, -D(G(z)), is near 0
+        # when D is sure of a fake, and G learns nothing (Goodfellow et al. 2014, section 3)
         loss_G = -F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
-    else:  # this one's gradient does not vanish there; what the report's code does
+    else:
+        # -log D(G(z)), as the report's code has it. Its slope, D(G(z)) - 1, is near -1 then
         loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
-    loss_G.backward(inputs=list(G.parameters()))  # through D, but only G receives a gradient
+    loss_G.backward(inputs=list(G.parameters()))  # only G's weights get a gradient, not D's
     opt_G.step()
     return loss_G.detach()
-
-
-def save_samples(path, G, fixed_z):
-    """Pictures from the fixed noise. In eval mode, with BatchNorm's running statistics, no picture
-    depends on the others of its batch; G goes back to training mode."""
-    G.eval()
-    with torch.no_grad():
-        common.save_grid(path, G(fixed_z))
-    G.train()
 
 
 READING_KEY = """How to read the losses: loss_d = (loss on reals + loss on fakes) / 2.
@@ -133,87 +135,112 @@ READING_KEY = """How to read the losses: loss_d = (loss on reals + loss on fakes
   slowly rising    after it was near 0: G gets better at fooling D, which is what we want"""
 
 
-# ----------------------------------------------------------------------------------------- the game
+# ---------------------------------------------------------------------------------------- training
 def main(argv=None):
     args, saved = parse_args(argv)
     device = common.pick_device(args.device)
-    images = common.hold(load_images(args), args.batch_size, device)
-    torch.manual_seed(args.seed)  # the fixed noise and the first weights depend on it
+    torch.manual_seed(args.seed)  # decides the fixed noise and the first weights
+
+    images = load_images(args)
+    common.check_images(images, args)
+    images = common.to_device_if_it_fits(images, device)
+
     latent_dim = 64
-    fixed_z = torch.randn(64, latent_dim).to(device)
-    G, D = Generator(latent_dim), Discriminator()
-    for net in (G, D):  # with PyTorch's own initialisation, as in the report's code
-        common.place(net, device, args.precision)
+    fixed_z = torch.randn(64, latent_dim).to(device)  # for the pictures, the same all the time
+    G = Generator(latent_dim)
+    D = Discriminator()
+    for net in (G, D):  # with PyTorch's own first weights, as in the report's code
+        common.prepare(net, device, args.precision)
+
     opt_G = torch.optim.SGD(G.parameters(), args.lr_g)
     opt_D = torch.optim.SGD(D.parameters(), args.lr_d)
-    parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}  # what a resume restores
-    generator = {"class": type(G).__name__, "latent_dim": latent_dim}  # how to build G again
-    step = first_epoch = 0
 
-    out = common.open_run(args, device, images, G, D)
-    if saved:  # --resume: all as it was at the end of the last finished epoch
+    # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it at a first reading.
+    parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
+    generator = {"class": type(G).__name__, "latent_dim": latent_dim}  # how the tools build G again
+    step = first_epoch = 0
+    out = common.open_run(args, device, G, D)
+    if saved:  # everything becomes what it was after the last finished epoch
         for name, part in parts.items():
             part.load_state_dict(saved[name])
-        step, first_epoch, fixed_z = saved["step"], saved["epoch"], saved["fixed_z"].to(device)
-        common.keep_rows(out / "losses.csv", step)
-        common.keep_rows(out / "modes.csv", step // LOOK_EVERY)
+        step, first_epoch = saved["step"], saved["epoch"]
+        fixed_z = saved["fixed_z"].to(device)
+        common.cut_run(out, step)
+        common.keep_rows(out / "modes.csv", step // MEASURE_EVERY)
     else:
         common.save_grid(out / "real.png", common.to_float(images[:64]))
-        save_samples(out / "samples/step_000000.png", G, fixed_z)
-    # after a resume too: the flags typed now hold from now on
+        common.save_samples(out / "samples/step_000000.png", G, fixed_z)
     common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
                            epoch=first_epoch)
-    observer = Observer(images, load_others(args), latent_dim, device)
+    log = common.Log(out, args, chance_level=math.log(2))
+    observer = Observer(images, load_other_digits(args), latent_dim, device)
     print(READING_KEY, flush=True)
+    # -- End of the bookkeeping.
+
+    def train_D(real):
+        with torch.no_grad():  # only D learns here
+            fake = G(torch.randn(len(real), latent_dim, device=device))
+        return step_D(D, opt_D, real, fake)
+
+    def train_G():
+        fake = G(torch.randn(args.batch_size, latent_dim, device=device))
+        return step_G(G, D, opt_G, fake, args.g_loss)
+
+    if args.cuda_graph:
+        import cuda_graph
+        train_D = cuda_graph.recorded(train_D, device, [opt_D])
+        train_G = cuda_graph.recorded(train_G, device, [opt_G])
 
     for epoch in range(first_epoch, args.epochs):
-        torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # a resume draws the same numbers
-        start, rows, looks = time.perf_counter(), [], []
-        for batch in common.shuffled_batches(images, args.batch_size, epoch, args.epochs):
+        # all that is random in an epoch depends on this, so a resumed run repeats it exactly
+        torch.manual_seed(1_000_000 * args.seed + epoch + 1)
+        batches = common.shuffled_batches(images, args.batch_size)
+        log.start_epoch(epoch, len(batches))
+        for batch in batches:
             step += 1
             real = common.to_float(images[batch].to(device))
-            # (1) D: tell the reals from as many fakes
-            with torch.no_grad():  # only D learns here, so G needs no graph
-                fake = G(torch.randn(len(real), latent_dim, device=device))
-            loss_D, d_real, d_fake = step_D(D, opt_D, real, fake)
-            # (the observer, which changes nothing, looks between the updates and after them)
-            before = observer.fooled(G, D) if step % LOOK_EVERY == 0 else None
-            # (2) G: fool the improved D with fresh fakes
-            fake = G(torch.randn(len(real), latent_dim, device=device))
-            loss_G = step_G(G, D, opt_G, fake, args.g_loss)
-            if step % LOOK_EVERY == 0:
-                common.add_row(looks, step=step, fooled_before=before, **observer.look(G, D))
-            common.add_row(rows, step=step, epoch=epoch + 1, loss_d=loss_D, loss_g=loss_G,
-                           d_real=d_real, d_fake=d_fake)  # as tensors: .item() makes a GPU wait
+            # (1) D learns to tell the reals from as many fakes
+            loss_D, d_real, d_fake = train_D(real)
+            if step % MEASURE_EVERY == 0:
+                observer.measure_before_G_learns(G, D)
+            # (2) G learns to fool the improved D, with fresh fakes
+            loss_G = train_G()
+            if step % MEASURE_EVERY == 0:
+                observer.measure_after_G_has_learned(step, G, D)
+            log.add(step=step, epoch=epoch + 1, loss_d=loss_D, loss_g=loss_G, d_real=d_real,
+                    d_fake=d_fake)
+            if common.picture_is_due(step, len(batches), args.sample_every):
+                log.write()  # losses.csv
+                observer.write(out / "modes.csv")
+                common.save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)
+                if log.draw_if_due():
+                    draw_modes(out, observer.centres)
 
-        means = common.append_rows(out / "losses.csv", rows)
-        if looks:
-            common.append_rows(out / "modes.csv", looks)
-        save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)
         common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
                                epoch=epoch + 1)
-        seconds = time.perf_counter() - start
-        print(f"epoch {epoch + 1}/{args.epochs}, step {step}: {means}, "
-              f"{len(rows) * args.batch_size / seconds:,.0f} images/s, "
-              f"{(args.epochs - epoch - 1) * seconds / 60:.1f} min left", flush=True)
+        log.end_epoch()
 
-    common.draw_run(out)  # losses.png and training.gif
-    if step >= LOOK_EVERY:
-        table = common.read_csv(out / "modes.csv")
-        draw_modes(out / "modes.png", table, observer.centres)
-        print_story(table)
+    log.draw()  # losses.png and training.gif
+    if step >= MEASURE_EVERY:
+        draw_modes(out, observer.centres)
+        print_story(out)
 
 
-# ------------------------------------------------------------------------------------- the observer
-LOOK_EVERY = 50  # steps
+# =================================================================================================
+# You have read the whole GAN. The rest only measures it: how varied the samples are, which ways to
+# write a zero they show, and whether they fool D. It changes nothing in the training.
+# =================================================================================================
+MEASURE_EVERY = 50  # steps
 MODES = 10  # ways to write the digit that we tell apart: clusters of the real images
-NOISE = 1.3  # distance above which samples are no digits: of the real zeros 95% are nearer
-NARROW = 0.25  # spread below which they are alike: 0.14 to 0.19 until they leave the collapse
+
+# The phases of a run. The thresholds fit the zeros of MNIST: see docs/gan_mnist_mlp.md
+NOISE = 1.3  # distance above which samples are no digits; 95% of the real zeros are nearer
+NARROW = 0.25  # spread below which they are all alike: it is 0.14 to 0.19 in the collapse
 WIDE = 0.7  # spread from which on they are varied: 1 is that of the reals; runs end at 0.8 to 0.9
 COLOURS = {"noise": "0.8", "alike": "tab:red", "spreading": "gold", "spread out": "tab:green"}
 
 
-def load_others(args):
+def load_other_digits(args):
     """200 images of other digits, uint8 (200, 1, 28, 28), or None where there are none."""
     if args.dataset == "toy" or args.digit == "all":
         return None
@@ -223,16 +250,19 @@ def load_others(args):
 
 def kmeans(x, iterations=30):
     """Lloyd's algorithm on x (N, F). Returns the centres (MODES, F), the largest clusters first."""
-    centres = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:MODES]]
+    chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:MODES]
+    centres = x[chosen]
     for _ in range(iterations):
-        member = F.one_hot(torch.cdist(x, centres).argmin(dim=1), MODES).float()
-        centres = (member.T @ x) / member.sum(dim=0).clamp(min=1).unsqueeze(1)  # one may be empty
-    return centres[member.sum(dim=0).argsort(descending=True)]
+        nearest = torch.cdist(x, centres).argmin(dim=1)
+        member = F.one_hot(nearest, MODES).float()  # (N, MODES)
+        sizes = member.sum(dim=0)
+        centres = (member.T @ x) / sizes.clamp(min=1).unsqueeze(1)  # a cluster may be empty
+    return centres[sizes.argsort(descending=True)]
 
 
 def assign_modes(images, centres):
-    """The share of the images (N, ...) that is nearest to each centre, (MODES,), and the mean
-    distance to the nearest one, Euclid's over the pixels."""
+    """The share of the images (N, ...) that is nearest to each centre, (MODES,), and their mean
+    distance to the nearest centre, Euclid's over the pixels."""
     distance, mode = torch.cdist(images.flatten(1), centres).min(dim=1)
     shares = (mode.unsqueeze(1) == torch.arange(MODES, device=mode.device)).float().mean(dim=0)
     return shares, distance.mean()
@@ -241,104 +271,156 @@ def assign_modes(images, centres):
 def mean_distance(images):
     """The mean distance between two different images of (N, ...)."""
     x = images.flatten(1)
-    return torch.pdist(x.cpu() if x.device.type == "mps" else x).mean()  # MPS has no pdist
+    if x.device.type == "mps":  # which has no pdist
+        x = x.cpu()
+    return torch.pdist(x).mean()
+
+
+def share_called_real(D, images):
+    """The share of the images (N, 1, 28, 28) that D calls real: its logit is above 0."""
+    return (D(images) > 0).float().mean()
 
 
 class Observer:
-    """Measures how varied the samples are, which modes of the reals they hit, whether they fool D:
-    on the same 200 z and 200 reals at every look, drawn with a random generator of its own. (With
-    Dropout or BatchNorm added, call it with the nets in eval mode, or the training changes.)"""
+    """Makes the rows of modes.csv, always from the same 200 z, 200 reals and 200 other digits.
 
-    def __init__(self, images, others, latent_dim, device):
-        x, own = common.to_float(images.cpu()), torch.Generator().manual_seed(0)
-        centres = kmeans(x.flatten(1))  # on the CPU: in TF32 the modes would get other numbers
-        self.real_shares, self.real_distance = (
-            value.to(device) for value in assign_modes(x, centres))
+    It draws them with a random generator of its own, so the training is the same without it. (If
+    you add Dropout or BatchNorm, call it with the nets in eval mode.)
+    """
+
+    def __init__(self, images, other_digits, latent_dim, device):
+        x = common.to_float(images.cpu())
+        own = torch.Generator().manual_seed(0)
         self.z = torch.randn(200, latent_dim, generator=own).to(device)
         self.real = x[torch.randperm(len(x), generator=own)[:200]].to(device)
-        self.real_spread, self.centres = mean_distance(self.real), centres.to(device)
-        self.others = None if others is None else common.to_float(others).to(device)
+        self.real_spread = mean_distance(self.real)
+        self.other_digits = None
+        if other_digits is not None:
+            self.other_digits = common.to_float(other_digits).to(device)
+        # on the CPU: with TF32 the modes would get other numbers
+        centres = kmeans(x.flatten(1))
+        real_shares, real_distance = assign_modes(x, centres)
+        self.centres = centres.to(device)
+        self.real_shares = real_shares.to(device)
+        self.real_distance = real_distance.to(device)
+        self.rows = []  # not written yet
 
-    def measure(self, fake):
+    @torch.no_grad()
+    def measure_before_G_learns(self, G, D):
+        self.fooled_before = share_called_real(D, G(self.z))
+
+    @torch.no_grad()
+    def measure_after_G_has_learned(self, step, G, D):
+        """Add a row: what D calls real (of the samples, before and after G's update, of the reals,
+        of other digits), and `describe`."""
+        fake = G(self.z)
+        row = {"step": step, "fooled_before": self.fooled_before,
+               "fooled_after": share_called_real(D, fake),
+               "acc_real": share_called_real(D, self.real)}
+        if self.other_digits is not None:
+            row["d_other"] = share_called_real(D, self.other_digits)
+        common.add_row(self.rows, **row, **self.describe(fake))
+
+    def describe(self, fake):
         """What modes.csv says of samples (N, 1, 28, 28), as tensors.
 
-        spread: mean distance between two samples over that between two reals: 1 is as varied as
-        the reals, 0 one picture. distance: to the nearest mode, over that of the reals: 1 is as
-        near as they are. modes_covered: those with at least a fifth of their share of the reals.
-        std: what the report's code prints, the mean over the pixels of their standard deviation.
+        spread: the mean distance between two samples, divided by that between two reals: 1 is as
+        varied as the reals, 0 is one picture. distance: the mean distance to the nearest mode,
+        divided by that of the reals: 1 is as near as they are. std: what the report's code prints,
+        the standard deviation of a pixel, averaged over the pixels. modes_covered: how many modes
+        have at least a fifth of the share that they have among the reals.
         """
         shares, distance = assign_modes(fake, self.centres)
-        return {"spread": mean_distance(fake) / self.real_spread,
-                "distance": distance / self.real_distance, "std": fake.std(dim=0).mean(),
-                "dominant_mode": shares.argmax(), "dominant_share": shares.max(),
-                "modes_covered": (shares >= self.real_shares / 5).sum(),
-                **{f"share_{i}": share for i, share in enumerate(shares)}}
+        row = {"spread": mean_distance(fake) / self.real_spread,
+               "distance": distance / self.real_distance,
+               "std": fake.std(dim=0).mean(),
+               "dominant_mode": shares.argmax(),
+               "dominant_share": shares.max(),
+               "modes_covered": (shares >= self.real_shares / 5).sum()}
+        for i, share in enumerate(shares):
+            row[f"share_{i}"] = share
+        return row
 
-    @torch.no_grad()
-    def fooled(self, G, D):
-        """The share of the samples that D takes for real."""
-        return (D(G(self.z)) > 0).float().mean()
-
-    @torch.no_grad()
-    def look(self, G, D):
-        """A row of modes.csv: the shares of "real" in D's answers to the samples, to the reals and
-        to images of other digits; and `measure`."""
-        row = {"fooled_after": self.fooled(G, D), "acc_real": (D(self.real) > 0).float().mean()}
-        if self.others is not None:
-            row["d_other"] = (D(self.others) > 0).float().mean()
-        return {**row, **self.measure(G(self.z))}
+    def write(self, path):
+        """Append the rows so far to modes.csv. There may be none yet: an epoch can be short."""
+        if self.rows:
+            common.append_rows(path, self.rows)
+            self.rows = []
 
 
 def phases(table):
-    """The phase of each look of modes.csv: noise, alike, spreading or spread out."""
-    noise, alike = table["distance"] > NOISE, table["spread"] < NARROW
-    return numpy.select([noise, alike, table["spread"] < WIDE], list(COLOURS)[:3], "spread out")
+    """The phase at each row of modes.csv: noise, alike, spreading or spread out."""
+    noise = table["distance"] > NOISE
+    alike = table["spread"] < NARROW
+    spreading = table["spread"] < WIDE
+    return numpy.select([noise, alike, spreading], ["noise", "alike", "spreading"], "spread out")
 
 
-def hops(table):
-    """The steps at which samples that are alike, as at the look before, have changed their mode."""
-    alike, mode = phases(table) == "alike", table["dominant_mode"]
-    return table["step"][1:][alike[1:] & alike[:-1] & (mode[1:] != mode[:-1])]
+def mode_changes(table):
+    """The steps at which samples that are alike, as they were one row before, show another mode."""
+    alike = phases(table) == "alike"
+    mode = table["dominant_mode"]
+    changed = alike[1:] & alike[:-1] & (mode[1:] != mode[:-1])
+    return table["step"][1:][changed]
 
 
-def print_story(table):
+def print_story(out):
     """Say in words what modes.csv shows."""
-    phase, end = phases(table), table[-1]
-    for name in [name for name in COLOURS if name in phase]:
-        steps = table["step"][phase == name]
-        print(f"{name}: {len(steps)} looks, steps {steps[0]:,.0f} to {steps[-1]:,.0f}")
-    visits = itertools.groupby(table["dominant_mode"][phase == "alike"])
-    modes = ", ".join(f"{mode:.0f}" for mode, _ in visits)
-    print(f"while alike: {len(hops(table))} hops; mode {modes or 'none'}")
-    print(f"at the end: {phase[-1]}; spread {end['spread']:.3f}, std {end['std']:.3f}, "
-          f"{end['modes_covered']:.0f} of {MODES} modes, {end['dominant_share']:.0%} in one")
+    with common.optional(out / "modes.csv"):
+        table = common.read_csv(out / "modes.csv")
+        phase = phases(table)
+        for name in COLOURS:
+            steps = table["step"][phase == name]
+            if len(steps) > 0:
+                print(f"{name}: {len(steps)} measurements, steps {steps[0]:,.0f} to "
+                      f"{steps[-1]:,.0f}")
+        modes = [f"{mode:.0f}" for mode, _ in
+                 itertools.groupby(table["dominant_mode"][phase == "alike"])]
+        print(f"while alike: {len(mode_changes(table))} changes of the mode; it was "
+              f"{', '.join(modes) or 'none'}")
+        end = {name: column[-1] for name, column in table.items()}
+        print(f"at the end: {phase[-1]}; spread {end['spread']:.3f}, std {end['std']:.3f}, "
+              f"{end['modes_covered']:.0f} of {MODES} modes, {end['dominant_share']:.0%} in one")
 
 
-def draw_modes(path, table, centres):
-    """Draw modes.csv: the phases, the modes over time beside their centres, spread, who fools D."""
-    from matplotlib.figure import Figure
+def draw_modes(out, centres):
+    """Draw modes.csv as modes.png: the phases, the modes over time beside their centres, the spread
+    of the samples, and whom D calls real."""
+    with common.optional(out / "modes.png"):
+        table = common.read_csv(out / "modes.csv")
+        phase, steps = phases(table), table["step"]
+        figure = common.new_figure(figsize=(11, 8))
+        grid = figure.add_gridspec(4, 2, width_ratios=[1, 24], height_ratios=[1, 10, 5, 5])
+        band = figure.add_subplot(grid[0, 1])
+        shares = figure.add_subplot(grid[1, 1], sharex=band)
+        spread = figure.add_subplot(grid[2, 1], sharex=band)
+        real = figure.add_subplot(grid[3, 1], sharex=band)
 
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    grid = figure.add_gridspec(4, 2, width_ratios=[1, 24], height_ratios=[1, 10, 5, 5])
-    band = figure.add_subplot(grid[0, 1])
-    shares, spread, fooled = (figure.add_subplot(grid[i, 1], sharex=band) for i in (1, 2, 3))
-    steps = table["step"]
-    for name, colour in COLOURS.items():
-        band.fill_between(steps, 0, 1, phases(table) == name, color=colour, step="mid", label=name)
-    band.set_axis_off()
-    band.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
-    shares.pcolormesh(steps, range(MODES), [table[f"share_{i}"] for i in range(MODES)],
-                      cmap="gray_r", vmin=0, vmax=1)
-    shares.set(ylabel="mode (black: all samples)", yticks=range(MODES), ylim=(MODES - 0.5, -0.5))
-    pictures = figure.add_subplot(grid[1, 0])
-    pictures.imshow(centres.view(-1, 28).cpu().numpy(), cmap="gray_r", aspect="auto")
-    pictures.set_axis_off()
-    for ax, kinds in [(spread, "distance spread"), (fooled, "d_other fooled_after fooled_before")]:
-        for name in sorted(set(kinds.split()) & set(table.dtype.names)):
-            ax.plot(steps, table[name], label=name, linewidth=1)
-        ax.legend(loc="center right")
-    fooled.set(xlabel="step", ylabel="share that D calls real")
-    figure.savefig(path, dpi=100)
+        for name, colour in COLOURS.items():
+            band.fill_between(steps, 0, 1, phase == name, color=colour, step="mid", label=name)
+        band.set_axis_off()
+        band.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
+
+        cells = numpy.array([table[f"share_{i}"] for i in range(MODES)])
+        cells[:, phase == "noise"] = numpy.nan  # noise is in no mode: left grey
+        shares.set_facecolor("0.85")
+        shares.pcolormesh(steps, range(MODES), cells, cmap="gray_r", vmin=0, vmax=1)
+        shares.set(ylabel="mode (black: all samples)", yticks=range(MODES),
+                   ylim=(MODES - 0.5, -0.5))
+        pictures = figure.add_subplot(grid[1, 0])
+        pictures.imshow(centres.view(-1, 28).cpu().numpy(), cmap="gray_r", aspect="auto")
+        pictures.set_axis_off()
+
+        spread.plot(steps, table["distance"], label="distance to the nearest mode (reals: 1)")
+        spread.plot(steps, table["spread"], label="spread of the samples (reals: 1)")
+        if "d_other" in table:
+            real.plot(steps, table["d_other"], "C2", label="other digits", linewidth=1)
+        real.plot(steps, table["fooled_before"], "C0", label="samples, before G's update")
+        real.plot(steps, table["fooled_after"], "C1--", label="samples, after it", linewidth=1)
+        real.set(xlabel="step", ylabel="share that D calls real", ylim=(-0.05, 1.05))
+        for axes in (spread, real):
+            axes.legend(loc="center right")
+        common.save_figure(out / "modes.png", figure)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def load_classifier(images, labels, path, device):
     seven and tested on the rest."""
     torch.manual_seed(0)  # the same classifier whatever is to be scored
     net = Classifier(images.shape[1], images.shape[2], int(labels.max()) + 1)
-    common.place(net, device)
+    common.prepare(net, device)
     fingerprint = [len(images), int(images.sum()), int(labels.sum())]
     with contextlib.suppress(Exception):  # not kept yet, or not whole: train
         kept = torch.load(path, map_location=device, weights_only=True)

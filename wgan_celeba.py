@@ -13,7 +13,7 @@ Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x)
           for real. With wgan D is called the critic; with minimax the numbers are logits, and
           sigmoid(D(x)) is what the paper writes as D(x). B: --batch-size.
 """
-import time
+import math
 
 import torch
 from torch import nn
@@ -32,18 +32,24 @@ DEFAULTS = {
 
 def parse_args(argv):
     parser = common.training_parser(__file__, __doc__, ["celeba", "toy"],
-                                    epochs=50, batch_size=64, seed=0)
+                                    epochs=50, batch_size=64, seed=0, sample_every=500)
     add = parser.add_argument
-    add("--loss", default="wgan", choices=list(DEFAULTS), help="the assignment's three games")
+    add("--loss", default="wgan", choices=list(DEFAULTS),
+        help="which of the assignment's three losses to train with (default: %(default)s)")
     add("--upsample", default="deconv", choices=["deconv", "nearest", "bilinear"],
-        help="how G doubles the size (the assignment's three ways)")
-    add("--ngf", type=int, default=64, help="width of G (the assignment: 64); 16 for a slow laptop")
-    add("--ndf", type=int, default=64, help="width of D (the assignment: 64); 16 for a slow laptop")
-    add("--lr", type=float, help="rate of both; None: 5e-5 for wgan, else 2e-4 (the assignment)")
-    add("--n-critic", type=int, help="D updates for one of G; None: the assignment's (wgan: 5, 20)")
-    add("--clip", type=float, help="bound of the critic's weights, 0: none; None: 0.01 for wgan "
-        "(its paper; the assignment's own run: 0.05)")
-    add("--cuda-graph", action="store_true", help="on CUDA: record a round, replay it: faster")
+        help="how G doubles the size of its images (default: %(default)s)")
+    add("--ngf", type=common.positive(int), default=64, metavar="N",
+        help="width of G (default: %(default)s, as in the assignment); 16 for a slow laptop")
+    add("--ndf", type=common.positive(int), default=64, metavar="N",
+        help="width of D (default: %(default)s, as in the assignment); 16 for a slow laptop")
+    add("--lr", type=common.positive(float), metavar="RATE",
+        help="learning rate of G and D (default: 5e-5 for wgan, else 2e-4, as in the assignment)")
+    add("--n-critic", type=common.positive(int), metavar="N",
+        help="updates of D for each of G (default: 5 for wgan, and 20 at times, see "
+             "critic_updates; else 1)")
+    add("--clip", type=common.not_negative(float), metavar="C",
+        help="wgan: keep the critic's weights in [-C, C]; 0 does not clip (default: 0.01, as in "
+             "the WGAN paper; the assignment's own run: 0.05)")
     args, saved = common.parse(parser, argv)
     if args.clip and args.loss != "wgan":
         common.fail(f"--clip {args.clip}: only the critic of --loss wgan is clipped")
@@ -51,7 +57,7 @@ def parse_args(argv):
         if getattr(args, name) is None:
             setattr(args, name, value)
     if args.batch_size < 2:
-        common.fail("--batch-size 1: G's BatchNorm1d needs at least two")
+        common.fail("--batch-size 1: G's BatchNorm1d needs at least two images")
     return args, saved
 
 
@@ -63,7 +69,7 @@ def load_images(args):
     return toy_images.faces(args.limit)[0]
 
 
-# ---------------------------------------------------------------------------------- the two players
+# ---------------------------------------------------------------------------------------- the nets
 def double(channels_in, channels_out, upsample):
     """Double the size, in one of three ways. All can keep a flat area flat: the deconvolution's
     4 x 4 kernel at stride 2 reaches every pixel equally often (3 x 3 would not: a checkerboard)."""
@@ -119,11 +125,10 @@ class Discriminator(nn.Module):
             down(2 * ndf, 4 * ndf, 4, stride=2, padding=1),  # (128, 16, 16) -> (256, 8, 8)
             down(4 * ndf, 8 * ndf, 4, stride=2, padding=1),  # (256, 8, 8) -> (512, 4, 4)
             nn.Conv2d(8 * ndf, 1, 4, stride=1, padding=0),  # (512, 4, 4) -> (1, 1, 1)
-            nn.Flatten(0),  # (1, 1, 1) -> (): one number
         )
 
     def forward(self, x):
-        return self.layers(x)
+        return self.layers(x).view(len(x))  # (B, 1, 1, 1) -> (B,): one number for each image
 
 
 def init_weights(layer):
@@ -136,53 +141,60 @@ def init_weights(layer):
             nn.init.zeros_(layer.bias)
 
 
-# ------------------------------------------------------------------------------------ their updates
+# ------------------------------------------------------------------------------------- the updates
 def loss_of_D(game, out_real, out_fake):
-    """What D minimises in a game (a --loss), from its outputs (B,) on reals and on fakes."""
+    """What D minimises with a --loss, from its outputs (B,) on reals and on fakes."""
     if game == "wgan":  # -(E[D(x)] - E[D(G(z))]): widen the gap, as far as the clip lets it
         return out_fake.mean() - out_real.mean()
     if game == "lsgan":  # E[(D(x) - 1)^2] + E[D(G(z))^2]
         return ((out_real - 1) ** 2).mean() + (out_fake ** 2).mean()
-    # -E[log D(x)] - E[log(1 - D(G(z)))], where the paper's D is the sigmoid of ours
-    return (F.binary_cross_entropy_with_logits(out_real, torch.ones_like(out_real)) +
-            F.binary_cross_entropy_with_logits(out_fake, torch.zeros_like(out_fake)))
+    # minimax: -E[log D(x)] - E[log(1 - D(G(z)))], where the paper's D is the sigmoid of ours.
+    # Cross-entropy that includes the sigmoid: label 1 gives -log D(x), label 0 -log(1 - D(x))
+    loss_real = F.binary_cross_entropy_with_logits(out_real, torch.ones_like(out_real))
+    loss_fake = F.binary_cross_entropy_with_logits(out_fake, torch.zeros_like(out_fake))
+    return loss_real + loss_fake
 
 
 def loss_of_G(game, out_fake):
-    """What G minimises in a game, from D's outputs (B,) on fakes."""
+    """What G minimises with a --loss, from D's outputs (B,) on fakes."""
     if game == "wgan":  # -E[D(G(z))]
         return -out_fake.mean()
     if game == "lsgan":  # E[(D(G(z)) - 1)^2]
         return ((out_fake - 1) ** 2).mean()
-    # -E[log D(G(z))]. Not the log(1 - D(G(z))) of the minimax game: where D is sure of a fake, its
-    # gradient at the logit vanishes; this one's does not (Goodfellow et al. 2014, section 3).
+    # minimax: -E[log D(G(z))]. The minimax game has log(1 - D(G(z))) here. Its slope at D's logit,
+    # -D(G(z)), is near 0 when D is sure of a fake, and G learns nothing. The slope of this one,
+    # which is D(G(z)) - 1, is near -1 then (Goodfellow et al. 2014, section 3).
     return F.binary_cross_entropy_with_logits(out_fake, torch.ones_like(out_fake))
 
 
 def critic_updates(game, n_critic, g_step):
-    """How many updates D gets before G's next one, when G has had g_step (assignment, section 2.1).
+    """How many updates D gets before the next one of G, which has had g_step (assignment, 2.1).
 
     The WGAN's G needs a good critic most at its beginning, and one that catches up now and then.
     """
-    extra = game == "wgan" and (g_step < 50 or (g_step + 1) % 500 == 0)
-    return max(20, n_critic) if extra else n_critic
+    if game == "wgan" and (g_step < 50 or (g_step + 1) % 500 == 0):
+        return max(20, n_critic)
+    return n_critic
 
 
 def step_D(D, opt_D, real, fake, game, clip=0.0):
     """Teach D to tell real from fake: minimise `loss_of_D`, then clip D's weights to [-clip, clip].
 
-    real, fake: (B, 3, 64, 64) in [-1, 1]; fake without the graph that leads back to G. Returns the
-    loss and D's outputs (B,) on the reals and on the fakes, as tensors.
+    real, fake: images (B, 3, 64, 64) in [-1, 1]; fake is detached: no gradient reaches G.
+    Returns the loss, and D's outputs (B,) on the reals and on the fakes, as tensors.
     """
-    out_real, out_fake = D(real), D(fake)  # apart: BatchNorm must not mix their statistics
+    assert real.shape == fake.shape, f"reals {real.shape}, but G makes {fake.shape}"
+    # two batches: in one, BatchNorm would mix the statistics of reals and fakes
+    out_real = D(real)
+    out_fake = D(fake)
     loss_D = loss_of_D(game, out_real, out_fake)
     opt_D.zero_grad()
     loss_D.backward()
     opt_D.step()
-    if clip:
-        # The gap estimates the Wasserstein distance where D's slope is bounded (Lipschitz): larger
-        # weights alone would widen it without end. A crude bound; on BatchNorm's scales too, as in
-        # the code of the paper's authors.
+    if clip > 0:
+        # Without a bound the critic would widen the gap without end, by larger weights alone. The
+        # WGAN paper clips so that D is a Lipschitz function, whose gap estimates the Wasserstein
+        # distance. BatchNorm's scales are clipped too, as in the code of the paper's authors.
         with torch.no_grad():
             for weight in D.parameters():
                 weight.clamp_(-clip, clip)
@@ -192,29 +204,24 @@ def step_D(D, opt_D, real, fake, game, clip=0.0):
 def step_G(G, D, opt_G, fake, game):
     """Teach G to fool the D that has just been improved: minimise `loss_of_G`.
 
-    fake: (B, 3, 64, 64) in [-1, 1], with the graph that leads back to G. Returns the loss.
+    fake: images (B, 3, 64, 64) in [-1, 1], not detached: the gradient goes through D back to G.
+    Returns the loss, a tensor.
     """
     loss_G = loss_of_G(game, D(fake))
     opt_G.zero_grad()
-    loss_G.backward(inputs=list(G.parameters()))  # through D, but only G receives a gradient
+    loss_G.backward(inputs=list(G.parameters()))  # only G's weights get a gradient, not D's
     opt_G.step()
     return loss_G.detach()
 
 
-def mean_of(game, out):
-    """D's mean output, for the log; with minimax, whose outputs are logits, a mean probability."""
-    return (out.sigmoid() if game == "minimax" else out).mean()
+def mean_for_log(game, out):
+    """D's mean output (of outputs (B,)). With minimax, whose outputs are logits, a probability."""
+    if game == "minimax":
+        out = out.sigmoid()
+    return out.mean()
 
 
-def save_samples(path, G, fixed_z):
-    """Pictures from the fixed noise. In eval mode, with BatchNorm's running statistics, no picture
-    depends on the others of its batch; G goes back to training mode."""
-    G.eval()
-    with torch.no_grad():
-        common.save_grid(path, G(fixed_z))
-    G.train()
-
-
+CHANCE_LEVEL = {"wgan": None, "minimax": 2 * math.log(2), "lsgan": 0.5}  # loss_d if D cannot tell
 READING_KEY = {
     "wgan": """How to read the losses: w_estimate = mean D(x) - mean D(G(z)), on a scale of its own.
   loss_d = -w_estimate, loss_g = -mean D(G(z)): negative numbers are normal
@@ -223,96 +230,108 @@ READING_KEY = {
   Only its course means something: another --clip or --ndf gives another scale.""",
     "minimax": """How to read the losses: loss_d = loss on reals + loss on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals
-  loss_d near 0, loss_g growing                    D is always right: G may stop learning""",
+  loss_d near 0, loss_g growing                    D is nearly always right, and G learns slowly""",
     "lsgan": """How to read the losses: D wants 1 for reals, 0 for fakes; loss_d sums both errors.
   loss_d 0.5, d_real = d_fake = 1/2    D cannot tell fakes from reals
   loss_d near 0, loss_g near 1         D is always right""",
 }
 
 
-# ----------------------------------------------------------------------------------------- the game
+# ---------------------------------------------------------------------------------------- training
 def main(argv=None):
     args, saved = parse_args(argv)
     device = common.pick_device(args.device)
-    images = common.hold(load_images(args), args.batch_size, device)
-    torch.manual_seed(args.seed)  # the fixed noise and the first weights depend on it
+    torch.manual_seed(args.seed)  # decides the fixed noise and the first weights
+
+    images = load_images(args)
+    common.check_images(images, args)
+    images = common.to_device_if_it_fits(images, device)
+
     latent_dim = 100
-    fixed_z = torch.randn(64, latent_dim).to(device)
     keywords = {"latent_dim": latent_dim, "ngf": args.ngf, "upsample": args.upsample}
-    G, D = Generator(**keywords), Discriminator(args.ndf)
+    fixed_z = torch.randn(64, latent_dim).to(device)  # for the pictures, the same all the time
+    G = Generator(**keywords)
+    D = Discriminator(args.ndf)
     for net in (G, D):
         net.apply(init_weights)
-        common.place(net, device, args.precision)
+        common.prepare(net, device, args.precision)
+
     if args.loss == "wgan":  # no momentum: the critic's task keeps changing (WGAN paper, section 4)
-        opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), args.lr) for net in (G, D))
+        opt_G = torch.optim.RMSprop(G.parameters(), args.lr)
+        opt_D = torch.optim.RMSprop(D.parameters(), args.lr)
     else:
         # fused: the same update, computed faster
-        opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True)
-                        for net in (G, D))
-    parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}  # what a resume restores
-    generator = {"class": type(G).__name__, **keywords}  # how to build G again
-    # step: minibatches; g_step: updates of G; d_steps: updates of D since G's last one
-    step = first_epoch = g_step = d_steps = 0
+        opt_G = torch.optim.Adam(G.parameters(), args.lr, betas=(0.5, 0.999), fused=True)
+        opt_D = torch.optim.Adam(D.parameters(), args.lr, betas=(0.5, 0.999), fused=True)
 
-    out = common.open_run(args, device, images, G, D)
-    if saved:  # --resume: all as it was at the end of the last finished epoch
+    # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it at a first reading.
+    parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
+    generator = {"class": type(G).__name__, **keywords}  # how the tools build G again
+    # step: minibatches; g_step: updates of G; d_steps: updates of D since the last one of G
+    step = first_epoch = g_step = d_steps = 0
+    out = common.open_run(args, device, G, D)
+    if saved:  # everything becomes what it was after the last finished epoch
         for name, part in parts.items():
             part.load_state_dict(saved[name])
-        step, first_epoch, fixed_z = saved["step"], saved["epoch"], saved["fixed_z"].to(device)
+        step, first_epoch = saved["step"], saved["epoch"]
         g_step, d_steps = saved["g_step"], saved["d_steps"]
-        common.keep_rows(out / "losses.csv", step)
+        fixed_z = saved["fixed_z"].to(device)
+        common.cut_run(out, step)
     else:
         common.save_grid(out / "real.png", common.to_float(images[:64]))
-        save_samples(out / "samples/step_000000.png", G, fixed_z)
-    # after a resume too: the flags typed now hold from now on
+        common.save_samples(out / "samples/step_000000.png", G, fixed_z)
     common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
                            epoch=first_epoch, g_step=g_step, d_steps=d_steps)
+    log = common.Log(out, args, chance_level=CHANCE_LEVEL[args.loss])
     print(READING_KEY[args.loss], flush=True)
+    # -- End of the bookkeeping.
 
-    def play_D(real):  # one update; functions, so that CUDA graphs can record them
-        with torch.no_grad():  # only D learns here, so G needs no graph
+    def train_D(real):
+        with torch.no_grad():  # only D learns here
             fake = G(torch.randn(len(real), latent_dim, device=device))
         return step_D(D, opt_D, real, fake, args.loss, args.clip)
 
-    def play_G(real):
-        fake = G(torch.randn(len(real), latent_dim, device=device))
+    def train_G():
+        fake = G(torch.randn(args.batch_size, latent_dim, device=device))
         return step_G(G, D, opt_G, fake, args.loss)
 
     if args.cuda_graph:
         import cuda_graph
-        play_D = cuda_graph.recorded(play_D, device, [opt_D])
-        play_G = cuda_graph.recorded(play_G, device, [opt_G])
+        train_D = cuda_graph.recorded(train_D, device, [opt_D])
+        train_G = cuda_graph.recorded(train_G, device, [opt_G])
 
     for epoch in range(first_epoch, args.epochs):
-        torch.manual_seed(1_000_000 * args.seed + epoch + 1)  # a resume draws the same numbers
-        start, rows = time.perf_counter(), []
-        for batch in common.shuffled_batches(images, args.batch_size, epoch, args.epochs):
+        # all that is random in an epoch depends on this, so a resumed run repeats it exactly
+        torch.manual_seed(1_000_000 * args.seed + epoch + 1)
+        batches = common.shuffled_batches(images, args.batch_size)
+        log.start_epoch(epoch, len(batches))
+        for batch in batches:
             step += 1
             real = common.to_float(images[batch].to(device))
-            # (1) D: tell the reals from as many fakes; every update has a fresh minibatch
-            loss_D, out_real, out_fake = play_D(real)
+            # (1) D learns to tell the reals from as many fakes, at each update from fresh reals
+            loss_D, out_real, out_fake = train_D(real)
             d_steps += 1
-            # (2) G: fool the improved D with fresh fakes, once D has had all of its updates
+            # (2) G learns to fool the improved D, once D has had all of its updates
             if d_steps == critic_updates(args.loss, args.n_critic, g_step):
-                loss_G = play_G(real)
-                g_step, d_steps = g_step + 1, 0
+                loss_G = train_G()
+                g_step += 1
+                d_steps = 0
             else:
-                loss_G = loss_of_G(args.loss, out_fake)  # G waits: its loss on D's fakes, to log
-            d_real, d_fake = mean_of(args.loss, out_real), mean_of(args.loss, out_fake)
-            common.add_row(rows, step=step, epoch=epoch + 1, loss_d=loss_D, loss_g=loss_G,
-                           d_real=d_real, d_fake=d_fake,  # as tensors: .item() makes a GPU wait
-                           g_step=g_step, w_estimate=out_real.mean() - out_fake.mean())
+                loss_G = loss_of_G(args.loss, out_fake)  # for the log: G waits
+            log.add(step=step, epoch=epoch + 1, loss_d=loss_D, loss_g=loss_G,
+                    d_real=mean_for_log(args.loss, out_real),
+                    d_fake=mean_for_log(args.loss, out_fake),
+                    g_step=g_step, w_estimate=out_real.mean() - out_fake.mean())
+            if common.picture_is_due(step, len(batches), args.sample_every):
+                log.write()  # losses.csv
+                common.save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)
+                log.draw_if_due()
 
-        means = common.append_rows(out / "losses.csv", rows)
-        save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)
         common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
                                epoch=epoch + 1, g_step=g_step, d_steps=d_steps)
-        seconds = time.perf_counter() - start
-        print(f"epoch {epoch + 1}/{args.epochs}, step {step}: {means}, "
-              f"{len(rows) * args.batch_size / seconds:,.0f} images/s, "
-              f"{(args.epochs - epoch - 1) * seconds / 60:.1f} min left", flush=True)
+        log.end_epoch()
 
-    common.draw_run(out)  # losses.png and training.gif
+    log.draw()  # losses.png and training.gif
 
 
 if __name__ == "__main__":
