@@ -750,6 +750,14 @@ def save_whole(path, content):
         torch.save(content, file)
 
 
+def save_if_possible(path, content):
+    """Save what could be made again. Where it cannot be saved, say why, and go on."""
+    try:
+        save_whole(path, content)
+    except OSError as error:
+        print(f"{path} is not kept ({error.strerror}): it will be made again", flush=True)
+
+
 def load_checkpoint(path):
     """A checkpoint of a training script, or an export of one, on the CPU.
 

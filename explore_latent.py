@@ -1,19 +1,23 @@
-"""What a trained generator knows: samples, what each direction of z does, walks between samples.
+"""What a trained generator knows: samples, what each number in z does, walks between two samples.
 
 Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135
           at Université de Montréal, 2018, section 3. Works on a checkpoint of any training script.
-Run       python explore_latent.py runs/dcgan_celeba/checkpoint.pt sample --seeds 0-63
+Run       python explore_latent.py pretrained/faces.pt walk --seeds 140,180
+          python explore_latent.py runs/dcgan_celeba/checkpoint.pt sample --seeds 0-63
           python explore_latent.py runs/dcgan_celeba/checkpoint.pt play --seeds 140,180
           python explore_latent.py runs/dcgan_celeba/checkpoint.pt walk --seeds 140,180 --space all
+          python explore_latent.py runs/dcgan_celeba/checkpoint.pt export --out my_faces.pt
           python explore_latent.py --script my_gan.py runs/my_gan/checkpoint.pt sample
-Look at   the folder `explore` beside the checkpoint
+Look at   the folder that the last line names: `explore` beside the checkpoint of a run
 Notation  z: noise (latent_dim,), drawn from N(0, 1) by its seed: seed 42 is the same z in every
           list and command. G(z): an image (C, H, W) in [-1, 1].
 """
+import argparse
 import importlib
+import itertools
 import math
-import os
 import sys
+import zlib
 from pathlib import Path
 
 import torch
@@ -34,34 +38,52 @@ FRAMES_PER_SECOND = 20
 
 def parse_args(argv):
     parser = common.new_parser(__file__, __doc__)
-    parser.add_argument("checkpoint", type=os.path.expanduser, help="checkpoint.pt of a run")
-    parser.add_argument("--script", type=os.path.expanduser, metavar="FILE",
-                        help="before the command: your own copy of a training script, if that made "
-                        "the checkpoint; it is run as code, so name only one you trust")
+    parser.add_argument("checkpoint", type=common.folder,
+                        help="checkpoint.pt of a run, or an exported generator")
+    add_script_flag(parser, "before the command: ")
     commands = parser.add_subparsers(dest="command", required=True)
-    sample = commands.add_parser("sample", help="a grid of samples, one for each seed")
+    sample = commands.add_parser("sample", allow_abbrev=False,
+                                 help="draw a grid of samples, one for each seed")
     sample.add_argument("--each", action="store_true",
                         help="write each sample as a PNG too, for tools such as torch-fidelity")
-    play = commands.add_parser("play", help="set each dimension of z to +value and to -value")
-    play.add_argument("--value", type=float, default=3.0, help="default 3 deviations (assignment)")
-    walk = commands.add_parser("walk", help="from seed to seed, and back to the first")
+    play = commands.add_parser("play", allow_abbrev=False,
+                               help="set each number in z to +value and to -value, in turn")
+    play.add_argument("--value", type=common.positive(float), default=3.0,
+                      help="how far (default: %(default)s standard deviations, as in the "
+                           "assignment)")
+    walk = commands.add_parser("walk", allow_abbrev=False,
+                               help="walk from seed to seed, and back to the first")
     walk.add_argument("--space", default="latent", choices=["latent", "sphere", "screen", "all"],
-                      help="latent: a line between the z's; sphere: an arc; screen: a cross-fade")
-    walk.add_argument("--frames", type=int, default=50,
-                      help="of one leg, both ends counted; default 50 (assignment)")
+                      help="latent: on a line between the z's; sphere: on an arc between them; "
+                           "screen: fade one picture into the other (default: %(default)s)")
+    walk.add_argument("--frames", type=common.positive(int), default=50, metavar="N",
+                      help="pictures between two seeds, both ends counted (default: %(default)s, "
+                           "as in the assignment)")
+    export = commands.add_parser("export", allow_abbrev=False,
+                                 help="write the generator alone, in half precision: a small file "
+                                      "to share")
+    export.add_argument("--out", type=common.folder, metavar="FILE", required=True,
+                        help="the file to write")
     for command, seeds in [(sample, "0-63"), (play, "140,180"), (walk, "140,180")]:
+        command.add_argument("--seeds", type=parse_seeds, default=seeds, metavar="LIST",
+                             help="whole numbers and ranges, such as 0-3,8 (default: %(default)s)")
+        command.add_argument("--out", type=common.folder, metavar="DIR",
+                             help="folder to write into (default: explore beside the checkpoint of "
+                                  "a run, runs/explore_latent-NAME for another file)")
+        command.add_argument("--device",
+                             help="cpu, cuda, ... (default: cuda where there is one, else cpu)")
+    for command in (sample, play, walk, export):
         command.error = parser.error
-        command.add_argument("--seeds", default=seeds, help=f"such as 0-3,8; default {seeds}")
-        command.add_argument("--out", type=os.path.expanduser, metavar="DIR",
-                             help="default: explore beside the checkpoint")
-        command.add_argument("--device", help="cpu, cuda, ...; default: cuda when there is one")
     args = parser.parse_args(argv)
-    args.seeds = parse_seeds(args.seeds)
     if args.command == "walk" and (len(args.seeds) < 2 or args.frames < 2):
         common.fail("a walk needs at least two seeds and two frames")
-    if args.command == "play" and not 0 < args.value < 1e6:
-        common.fail(f"--value {args.value} is out of range")
     return args
+
+
+def add_script_flag(parser, when=""):
+    parser.add_argument("--script", type=common.folder, metavar="FILE",
+                        help=f"{when}your own copy of a training script, if that made the "
+                             "checkpoint. It is run as code, so name only one that you trust")
 
 
 def parse_seeds(text):
@@ -69,41 +91,66 @@ def parse_seeds(text):
     seeds = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        whole = first.isdecimal() and (last.isdecimal() or not dash) and len(part) < 30
-        numbers = range(int(first), int(last or first) + 1) if whole else []
-        if not numbers or numbers[-1] >= 2**32 or len(numbers) > 100_000:
-            common.fail(f"--seeds {text}: write whole numbers and ranges of them, such as 0-3,8")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and len(part) < 30):
+            raise argparse.ArgumentTypeError(f"{text}: write whole numbers and ranges of them, "
+                                             "such as 0-3,8")
+        numbers = range(int(first), int(last) + 1)
+        if len(numbers) == 0 or numbers[-1] >= 2**32 or len(seeds) + len(numbers) > 1_000_000:
+            raise argparse.ArgumentTypeError(f"{text}: {part.strip()} is empty or too large")
         seeds += numbers
     return seeds
 
 
-def load_generator(path, device, file=None):
+# ----------------------------------------------------------------------------------- the generator
+def load_generator(path, device, script=None):
     """The generator of a checkpoint, built again from what the checkpoint says of it, in eval mode.
 
-    file: the training script, where it is not one of ours. Returns (G, latent_dim).
+    script: the file of the training script, where it is not one of ours. Returns (G, latent_dim).
     """
     saved = common.load_checkpoint(path)
     print(f"{path}: {saved['script']}.py after epoch {saved['epoch']}", flush=True)
-    keywords = dict(saved["generator"])
-    name, script = keywords.pop("class", None), saved["script"]
-    if file:
-        if not Path(file).is_file() or Path(file).suffix != ".py" or "." in Path(file).stem:
-            common.fail(f"--script {file}: no such Python file, or one with a dot in its name")
-        sys.path.insert(0, str(Path(file).resolve().parent))
-        script = Path(file).stem
-    elif name not in GENERATORS.get(script, []):
-        common.fail(f"{path} holds the {name} of {script}.py, which is not a generator of these "
-                    f"scripts. To explore it: explore_latent.py --script {script}.py {path} ...")
-    module = importlib.import_module(script)  # a mistake in your own script keeps its traceback
     try:
-        G = getattr(module, str(name))(**keywords)
-        G.load_state_dict(saved["G"])
-        G.eval()(torch.zeros(1, keywords["latent_dim"]))
+        keywords = dict(saved["generator"])
+        name = str(keywords.pop("class"))
+    except (TypeError, ValueError, KeyError):
+        common.fail(f"{path} does not say which generator it holds")
+    if script:
+        module = import_script(script)
+    elif name in GENERATORS.get(saved["script"], []):
+        module = importlib.import_module(saved["script"])
+    else:
+        common.fail(f"{path} holds the {name} of {saved['script']}.py, which is not one of the "
+                    f"scripts here. If it is your own copy, name it: --script {saved['script']}.py")
+    try:
+        G = getattr(module, name)(**keywords)
+        G.load_state_dict(saved["G"])  # half precision becomes float32 again
+        G.eval()
+        with torch.no_grad():
+            G(torch.zeros(1, keywords["latent_dim"]))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        hint = "" if file else " (of your own? --script FILE)"
-        common.fail(f"{path} does not fit {script}.py{hint}, or its generator wants more than z: "
-                    f"{str(error)[:300]}")
+        hint = "" if script else " (if it is of your own copy, name that with --script)"
+        common.fail(f"{path} does not fit {module.__name__}.py{hint}, or its generator wants more "
+                    f"than z: {str(error)[:300]}")
     return common.prepare(G, device), keywords["latent_dim"]
+
+
+def import_script(file):
+    """Import a training script by its path. A mistake in it keeps its traceback."""
+    path = Path(file)
+    if not path.is_file() or path.suffix != ".py" or "." in path.stem:
+        common.fail(f"--script {file}: no such Python file, or one with a dot in its name")
+    sys.path.insert(0, str(path.resolve().parent))
+    return importlib.import_module(path.stem)
+
+
+def output_folder(checkpoint, tool, name):
+    """Where a tool writes: the folder `name` beside the checkpoint.pt of a run. For another file,
+    such as those in pretrained/, it is runs/TOOL-FILE."""
+    path = Path(checkpoint)
+    if path.name == "checkpoint.pt":
+        return path.parent / name
+    return Path("runs", f"{tool}-{path.stem}")
 
 
 def z_of(seed, latent_dim):
@@ -121,43 +168,55 @@ def images_of(G, z):
 # ------------------------------------------------------------------------------------- the commands
 def sample(G, latent_dim, args):
     """sample.png, a grid of the first 1,024; with --each also sample/<seed>.png of all of them."""
-    def images(seeds):
-        return images_of(G, torch.stack([z_of(seed, latent_dim) for seed in seeds]))
-
     if args.each:
-        (args.out / "sample").mkdir(exist_ok=True)
-        names = {f"{seed:06d}.png" for seed in args.seeds}
-        if others := [path for path in args.out.glob("sample/*.png") if path.name not in names]:
-            common.fail(f"{args.out / 'sample'} holds {len(others)} files of other seeds, perhaps "
-                        "of older weights: remove them, or choose another --out")
-        for first in tqdm(range(0, len(args.seeds), 64), "writing", disable=None, leave=False):
-            seeds = args.seeds[first:first + 64]
-            for seed, image in zip(seeds, images(seeds)):
-                to_picture(image).save(args.out / f"sample/{seed:06d}.png")
-    shown = args.seeds[:1024]
-    common.save_grid(args.out / "sample.png", images(shown), math.ceil(math.sqrt(len(shown))))
+        write_each_sample(G, latent_dim, args.seeds, args.out / "sample")
+    z = torch.stack([z_of(seed, latent_dim) for seed in args.seeds[:1024]])
+    columns = math.ceil(math.sqrt(len(z)))
+    common.save_grid(args.out / "sample.png", images_of(G, z), columns)
+
+
+def write_each_sample(G, latent_dim, seeds, folder):
+    """One PNG a seed. The folder must hold no others: a tool that reads it would take them too."""
+    folder.mkdir(exist_ok=True)
+    names = {f"{seed:06d}.png" for seed in seeds}
+    others = [path for path in folder.glob("*.png") if path.name not in names]
+    if others:
+        common.fail(f"{folder} holds {len(others)} files of other seeds, perhaps of older weights: "
+                    "remove them, or choose another --out")
+    for first in tqdm(range(0, len(seeds), 64), "writing", disable=None, leave=False):
+        part = seeds[first:first + 64]
+        images = images_of(G, torch.stack([z_of(seed, latent_dim) for seed in part]))
+        for seed, image in zip(part, images):
+            with common.whole_file(folder / f"{seed:06d}.png") as file:
+                to_picture(image).save(file, format="png")
 
 
 def play(G, latent_dim, args):
-    """For each seed: play_<seed>.png (one row per dimension: the original, +value, -value), .csv
-    (their ranking) and _top.png (the first ten, from -value to +value)."""
+    """For each seed: play_<seed>.png (a row for each number in z: the original, +value, -value),
+    play_<seed>.csv (their ranking) and play_<seed>_top.png (the first ten, from -value to
+    +value)."""
     for seed in args.seeds:
         z = z_of(seed, latent_dim)
         plus, minus = z.repeat(latent_dim, 1), z.repeat(latent_dim, 1)
-        plus.fill_diagonal_(args.value)  # row i is z with its dimension i set
+        plus.fill_diagonal_(args.value)  # row i is z with its number i set
         minus.fill_diagonal_(-args.value)
-        original, up, down = (images_of(G, part) for part in (z.unsqueeze(0), plus, minus))
+        original = images_of(G, z.unsqueeze(0))
+        up, down = images_of(G, plus), images_of(G, minus)
         rows = torch.stack([original.expand_as(up), up, down], dim=1).flatten(0, 1)
         common.save_grid(args.out / f"play_{seed}.png", rows, columns=3)
-        # how much a dimension changes the image: the mean over the pixels, on the scale of [-1, 1]
-        changes = [(image - original).abs().mean(dim=(1, 2, 3)) for image in (up, down)]
-        table = torch.stack([torch.arange(latent_dim), sum(changes) / 2, *changes], dim=1)
-        ranking = table[:, 1].argsort(descending=True)
-        with open(args.out / f"play_{seed}.csv", "w") as file:
-            file.write("dimension,change,change_plus,change_minus\n")
-            file.writelines(",".join(f"{value:.6g}" for value in row) + "\n"
-                            for row in table[ranking].tolist())
-        top = ranking[:10].tolist()
+
+        # how much a number changes the image: the mean over the pixels, on the scale of [-1, 1]
+        change_up = (up - original).abs().mean(dim=(1, 2, 3))
+        change_down = (down - original).abs().mean(dim=(1, 2, 3))
+        change = (change_up + change_down) / 2
+        ranking = change.argsort(descending=True).tolist()
+        with common.whole_file(args.out / f"play_{seed}.csv") as file:
+            file.write(b"dimension,change,change_plus,change_minus\n")
+            for i in ranking:
+                line = f"{i},{change[i]:.6g},{change_up[i]:.6g},{change_down[i]:.6g}\n"
+                file.write(line.encode())
+
+        top = ranking[:10]
         sweeps = z.repeat(len(top), 11, 1)
         for row, i in enumerate(top):
             sweeps[row, :, i] = torch.linspace(-args.value, args.value, 11)
@@ -178,40 +237,54 @@ def slerp(a, b, t):
     return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
 
 
-def leg(G, space, a, b, frames):
-    """One leg of a walk, from z a to z b: images (frames, C, H, W). Both ends are exact."""
-    alpha = torch.arange(frames).div(frames - 1).unsqueeze(1)
+def between(G, space, a, b, frames):
+    """The images from z a to z b, both ends exact: (frames, C, H, W)."""
+    t = torch.arange(frames).div(frames - 1).unsqueeze(1)
     if space == "screen":  # a ghost: the average of two pictures is not a picture
         start, end = images_of(G, torch.stack([a, b]))
-        return torch.lerp(start, end, alpha.view(-1, 1, 1, 1))
-    return images_of(G, slerp(a, b, alpha) if space == "sphere" else torch.lerp(a, b, alpha))
+        return torch.lerp(start, end, t.view(-1, 1, 1, 1))
+    if space == "sphere":
+        return images_of(G, slerp(a, b, t))
+    return images_of(G, torch.lerp(a, b, t))
 
 
 def walk(G, latent_dim, args):
-    """walk_<seeds>_<space>: a PNG strip of 11 pictures a leg, and the whole way there and back as
-    looping GIF and as MP4. With --space all, the three spaces below one another (PNG) or side by
-    side."""
-    z = [z_of(seed, latent_dim) for seed in args.seeds]
+    """walk_<seeds>_<space>: as PNG, a strip of 11 pictures from each seed to the next; as GIF and as
+    MP4, the whole way and back to the first seed. With --space all, the three spaces are below one
+    another (PNG) or side by side."""
     spaces = ["latent", "sphere", "screen"] if args.space == "all" else [args.space]
-    stops = list(zip(z, z[1:] + z[:1])) if len(z) > 2 else [(z[0], z[1])]  # three: a closed tour
-    legs = [[leg(G, space, a, b, args.frames) for a, b in stops] for space in spaces]
-    # of very many seeds the first ones: a file's name has 255 bytes at most
-    name = args.out / f"walk_{'-'.join(map(str, args.seeds))[:100]}_{args.space}"
+    z = [z_of(seed, latent_dim) for seed in args.seeds]
+    pairs = list(itertools.pairwise(z))
+    if len(z) > 2:
+        pairs.append((z[-1], z[0]))  # a closed tour
+    legs = {space: [between(G, space, a, b, args.frames) for a, b in pairs] for space in spaces}
+
+    name = f"walk_{short_name(args.seeds)}_{args.space}"
     shown = torch.linspace(0, args.frames - 1, min(11, args.frames)).round().long()
-    strip = torch.cat([images[shown] for row in legs for images in row])
-    common.save_grid(f"{name}.png", strip, columns=len(shown))
-    if len(z) == 2:  # there and back, each end once
-        ways = [torch.cat([row[0], row[0][1:-1].flip(0)]) for row in legs]
-    else:  # a leg's last picture is the next one's first
-        ways = [torch.cat([images[:-1] for images in row]) for row in legs]
-    side_by_side = torch.cat(ways, dim=3)
-    scale = max(2, 192 // side_by_side.shape[2] // 2 * 2)  # even, as yuv420p wants even sizes
-    frames = [to_picture(image) for image in side_by_side]
-    frames = [frame.resize((frame.width * scale, frame.height * scale), Image.Resampling.NEAREST)
-              for frame in frames]
-    frames[0].save(f"{name}.gif", save_all=True, append_images=frames[1:], loop=0,
-                   duration=1000 / FRAMES_PER_SECOND)
-    save_mp4(f"{name}.mp4", frames)
+    strips = torch.cat([images[shown] for space in spaces for images in legs[space]])
+    common.save_grid(args.out / f"{name}.png", strips, columns=len(shown))
+
+    films = []
+    for space in spaces:
+        if len(z) == 2:  # there and back, each end once
+            there, = legs[space]
+            films.append(torch.cat([there, there[1:-1].flip(0)]))
+        else:  # the last picture of a leg is the first of the next one
+            films.append(torch.cat([images[:-1] for images in legs[space]]))
+    frames = enlarge(torch.cat(films, dim=3))
+    with common.whole_file(args.out / f"{name}.gif") as file:
+        frames[0].save(file, format="gif", save_all=True, append_images=frames[1:], loop=0,
+                       duration=1000 / FRAMES_PER_SECOND)
+    save_mp4(args.out / f"{name}.mp4", frames)
+
+
+def short_name(seeds):
+    """[140, 180] -> '140-180'. Of very many seeds the first ones, and a checksum: a file's name has
+    255 bytes at most."""
+    name = "-".join(str(seed) for seed in seeds)
+    if len(name) <= 100:
+        return name
+    return f"{name[:80]}-{zlib.crc32(name.encode()):08x}"
 
 
 def to_picture(image):
@@ -220,25 +293,70 @@ def to_picture(image):
     return Image.fromarray(pixels.permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy())
 
 
+def enlarge(images):
+    """Images (N, C, H, W) as PIL images about 192 pixels high, each pixel a square."""
+    scale = max(2, 192 // images.shape[2] // 2 * 2)  # even, as yuv420p wants even sizes
+    pictures = []
+    for image in images:
+        picture = to_picture(image)
+        size = (picture.width * scale, picture.height * scale)
+        pictures.append(picture.resize(size, Image.Resampling.NEAREST))
+    return pictures
+
+
 def save_mp4(path, frames):
     """Save PIL images as H.264 with yuv420p colours, which every browser plays."""
     import av  # brings its own FFmpeg
 
-    with av.open(path, "w") as video:
+    with common.whole_file(path) as file, av.open(file, "w", format="mp4") as video:
         stream = video.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "18"})
-        stream.width, stream.height, stream.pix_fmt = *frames[0].size, "yuv420p"
+        stream.width, stream.height = frames[0].size
+        stream.pix_fmt = "yuv420p"
         for frame in frames:
             video.mux(stream.encode(av.VideoFrame.from_image(frame)))
         video.mux(stream.encode())  # the frames that the encoder still holds
 
 
+def export(G, args):
+    """Write the generator alone: its weights in half precision, what is needed to build it again,
+    and the flags of its run that are no paths. A sixth to a tenth of a checkpoint."""
+    saved = common.load_checkpoint(args.checkpoint)
+    learned = {name for name, _ in G.named_parameters()}
+    weights = {}
+    for name, value in saved["G"].items():
+        if name in learned and value.is_floating_point():
+            # BatchNorm's buffers stay as they are: its counter may exceed what float16 can hold
+            value = value.half()
+            if not value.isfinite().all():
+                common.fail(f"{args.checkpoint}: {name} is not finite in half precision")
+        weights[name] = value
+    flags = {name: value for name, value in saved["args"].items() if name not in ("data", "device")}
+    if Path(args.out).exists():
+        common.fail(f"--out {args.out} is there already: name another file, or remove it")
+    common.save_whole(args.out, {
+        "export": True, "script": saved["script"], "generator": saved["generator"], "G": weights,
+        "args": flags, "step": saved["step"], "epoch": saved["epoch"],
+        "versions": {"python": sys.version, "torch": str(torch.__version__)}})
+
+
 def main(argv=None):
     args = parse_args(argv)
-    device = common.pick_device(args.device, training=False)
-    G, latent_dim = load_generator(args.checkpoint, device, args.script)
-    args.out = Path(args.out or Path(args.checkpoint).parent / "explore")
-    args.out.mkdir(parents=True, exist_ok=True)
-    {"sample": sample, "play": play, "walk": walk}[args.command](G, latent_dim, args)
+    if args.command == "export":
+        G, _ = load_generator(args.checkpoint, torch.device("cpu"), args.script)
+        export(G, args)
+    else:
+        device = common.pick_device(args.device, training=False)
+        G, latent_dim = load_generator(args.checkpoint, device, args.script)
+        if not args.out:
+            args.out = output_folder(args.checkpoint, "explore_latent", "explore")
+        args.out = Path(args.out)
+        args.out.mkdir(parents=True, exist_ok=True)
+        if args.command == "sample":
+            sample(G, latent_dim, args)
+        elif args.command == "play":
+            play(G, latent_dim, args)
+        else:
+            walk(G, latent_dim, args)
     print(f"wrote {args.out}")
 
 

@@ -5,16 +5,18 @@ Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière 
           Salimans et al. 2016 (arXiv:1606.03498). Mode score: as in the assignment's code, after
           Che et al. 2016 (arXiv:1612.02136). Frechet distance: Heusel et al. 2017
           (arXiv:1706.08500)
-Run       python score_samples.py runs/dcgan_mnist/checkpoint.pt runs/gan_mnist_mlp/checkpoint.pt
-Look at   scores.csv and scores.png in the folder `scores` beside the first checkpoint
+Run       python score_samples.py pretrained/digits.pt pretrained/digits_mlp.pt
+          python score_samples.py runs/dcgan_mnist/checkpoint.pt runs/dcgan_mnist-2/checkpoint.pt
+Look at   scores.csv and scores.png in the folder that the last line names
 Notation  p(y|x): a classifier's probabilities (N, K) for N images and K classes. p(y): their mean
           over the images, (K,). MNIST, Fashion-MNIST and the toy faces get a small classifier,
           trained here once and kept beside the data; CelebA gets torchvision's Inception-v3 and its
           1,000 classes. Scores of different classifiers cannot be compared.
 """
+import argparse
 import contextlib
 import csv
-import os
+import io
 from pathlib import Path
 
 import torch
@@ -23,7 +25,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import common
-from explore_latent import images_of, load_generator
+from explore_latent import add_script_flag, images_of, load_generator, output_folder
 
 SPLITS = 4  # each score is a mean and a standard deviation over this many parts of the samples
 INCEPTION_WEIGHTS = "inception_v3_google-0cc3c7bd.pth"
@@ -32,22 +34,37 @@ INCEPTION_WEIGHTS = "inception_v3_google-0cc3c7bd.pth"
 def parse_args(argv):
     parser = common.new_parser(__file__, __doc__)
     add = parser.add_argument
-    add("checkpoints", nargs="+", type=os.path.expanduser, metavar="CHECKPOINT",
-        help="of runs on the same dataset")
-    add("--data", type=os.path.expanduser, metavar="DIR", help="None: as in training")
-    add("--n", type=int, default=4096, help="samples of each; half the number of reals at most")
-    add("--seed", type=int, default=0, help="of the samples, the choice of reals, the splits")
-    add("--weights", type=os.path.expanduser, metavar="FILE",
-        help=f"CelebA: {INCEPTION_WEIGHTS}; None: torch.hub's cache, or a download")
-    add("--out", type=os.path.expanduser, metavar="DIR",
-        help="None: a folder `scores` beside the first checkpoint")
-    add("--device", help="cpu, cuda, ...; None: cuda when there is one, else cpu")
-    args = parser.parse_args(argv)
-    if args.n < 10 * SPLITS:
-        common.fail(f"--n {args.n}: at least {10 * SPLITS}, for {SPLITS} splits")
-    if not 0 <= args.seed < 2**32:
-        common.fail(f"--seed {args.seed} is out of range")
-    return args
+    add("checkpoints", nargs="+", type=common.folder, metavar="CHECKPOINT",
+        help="checkpoint.pt of runs on the same dataset, or exported generators")
+    add("--data", type=common.folder, metavar="DIR",
+        help="folder of the dataset (default: the one that the first run was trained on, else "
+             "data)")
+    add("--n", type=at_least(10 * SPLITS), default=4096, metavar="N",
+        help="samples of each generator; half the number of real images at most (default: "
+             "%(default)s)")
+    add("--seed", type=common.not_negative(int), default=0, metavar="N",
+        help="decides the samples, the choice of real images and the parts (default: %(default)s)")
+    add("--weights", type=common.folder, metavar="FILE",
+        help=f"for CelebA: the file {INCEPTION_WEIGHTS} (default: from torch.hub's cache, or "
+             "downloaded)")
+    add_script_flag(parser)
+    add("--out", type=common.folder, metavar="DIR",
+        help="folder to write into (default: scores beside the first checkpoint, if that is of a "
+             "run, runs/score_samples-NAME if it is another file)")
+    add("--device", help="cpu, cuda, ... (default: cuda where there is one, else cpu)")
+    return parser.parse_args(argv)
+
+
+def at_least(lowest):
+    """For a flag's `type`: a whole number from `lowest` on."""
+    def convert(text):
+        value = common.positive(int)(text)
+        if value < lowest:
+            raise argparse.ArgumentTypeError(f"{text}: at least {lowest}, for {SPLITS} parts")
+        return value
+
+    convert.__name__ = "int"
+    return convert
 
 
 # --------------------------------------------------------------------------------------- the scores
@@ -93,11 +110,11 @@ def score(p, features, p_real, real_features):
     classes: how many have at least a fifth of their share among the reals, of those that have a
     share of 0.001 there.
     """
-    row = {}
-    for name, function in [("inception", inception_score),
-                           ("mode", lambda part: mode_score(part, p_real))]:
-        values = torch.tensor([function(part) for part in p.tensor_split(SPLITS)])
-        row[f"{name}_score"], row[f"{name}_std"] = values.mean().item(), values.std().item()
+    parts = p.tensor_split(SPLITS)
+    inception = torch.tensor([inception_score(part) for part in parts])
+    mode = torch.tensor([mode_score(part, p_real) for part in parts])
+    row = {"inception_score": inception.mean().item(), "inception_std": inception.std().item(),
+           "mode_score": mode.mean().item(), "mode_std": mode.std().item()}
     share = torch.bincount(p.argmax(dim=1), minlength=len(p_real)) / len(p)
     row["frechet_distance"] = frechet_distance(features, real_features)
     row["classes"] = int(((share >= p_real / 5) & (p_real > 1e-3)).sum())
@@ -138,9 +155,12 @@ class Inception(nn.Module):
 
         self.net = inception_v3(weights=None, init_weights=False, transform_input=False)
         try:
-            load = Inception_V3_Weights.DEFAULT.get_state_dict
-            self.net.load_state_dict(torch.load(file, weights_only=True) if file else
-                                     load(check_hash=True, weights_only=True))
+            if file:
+                weights = torch.load(file, weights_only=True)
+            else:
+                weights = Inception_V3_Weights.DEFAULT.get_state_dict(check_hash=True,
+                                                                      weights_only=True)
+            self.net.load_state_dict(weights)
         except Exception as error:  # no file, no network, another file: many types
             common.fail(f"no Inception weights ({str(error).splitlines()[0]}): put "
                         f"{INCEPTION_WEIGHTS} into {Path(torch.hub.get_dir(), 'checkpoints')}, or "
@@ -180,9 +200,7 @@ def load_classifier(images, labels, path, device):
     accuracy = (p.argmax(dim=1) == labels[test]).double().mean()
     print(f"a new classifier is right on {accuracy:.2%} of the {len(p):,} real images that it was "
           "not trained on")
-    path.parent.mkdir(parents=True, exist_ok=True)  # the toy faces need no folder of data
-    if os.access(path.parent, os.W_OK):
-        common.save_whole(path, {"fingerprint": fingerprint, "net": net.state_dict()})
+    common.save_if_possible(path, {"fingerprint": fingerprint, "net": net.state_dict()})
     return net
 
 
@@ -212,6 +230,89 @@ def load_reals(dataset, data):
     return common.load_mnist(data, dataset, test=True)
 
 
+def load_runs(args):
+    """The checkpoints, their dataset and its folder. Ends the program if they cannot be compared."""
+    runs = [common.load_checkpoint(path) for path in args.checkpoints]
+    dataset, data = runs[0]["args"].get("dataset"), runs[0]["args"].get("data")
+    for path, run in zip(args.checkpoints, runs):
+        if run["args"].get("dataset") != dataset:
+            common.fail(f"{path} is of a run on {run['args'].get('dataset')}, the first one is on "
+                        f"{dataset}: their scores cannot be compared")
+        if dataset == "celeba" and not args.data and run["args"].get("data") != data:
+            common.fail(f"{path} is of a run on the pictures in {run['args'].get('data')}, the "
+                        f"first one on those in {data}: choose with --data")
+        if dataset == "toy" and run["script"] in ("gan_mnist_mlp", "dcgan_mnist"):
+            common.fail(f"{path} is of a run on the toy zeros, which are one class: there is "
+                        "nothing to score")
+    if dataset == "celeba" and data and not args.data:
+        common.check_data_of_run(data, args.checkpoints[0])
+    return runs, dataset, args.data or data or "data"
+
+
+def draw_samples(args, device):
+    """args.n samples of each generator: name -> images (N, C, H, W) in [-1, 1]."""
+    samples = {}
+    for path in args.checkpoints:
+        G, latent_dim = load_generator(path, device, args.script)
+        z = torch.randn(args.n, latent_dim, generator=torch.Generator().manual_seed(args.seed))
+        name = name_of(path)
+        while name in {"real", *samples}:
+            name += f"-{len(samples) + 1}"
+        samples[name] = images_of(G, z)
+    return samples
+
+
+def name_of(path):
+    """runs/dcgan_mnist/checkpoint.pt -> 'dcgan_mnist'; pretrained/digits.pt -> 'digits'"""
+    path = Path(path).resolve()
+    return path.parent.name if path.name == "checkpoint.pt" else path.stem
+
+
+def choose_reals(reals, n, seed, most=None):
+    """Two parts of the real images, without an image in common: at most n to be scored like
+    samples, and those that everything is compared with (at most `most`)."""
+    shuffled = torch.randperm(len(reals), generator=torch.Generator().manual_seed(seed))
+    count = min(n, len(reals) // 2)
+    if count < 2 * SPLITS:
+        common.fail(f"{len(reals)} real images are too few to score: is --data right?")
+    reference = shuffled[count:]
+    if most is not None:
+        reference = reference[-most:]
+    return reals[shuffled[:count]], reals[reference]
+
+
+def score_everything(net, samples, real, reference):
+    """The rows of the table: the held-out reals, each generator, and its opposite, one sample
+    repeated. As many images of each, as scores depend on the number."""
+    p, reference_features = judge(net, reference)
+    p_real = p.mean(dim=0)
+    one = next(iter(samples.values()))[:1]
+    rows = []
+    for name, images in {"real": real, **samples, "one sample repeated": one}.items():
+        p, features = judge(net, images[:len(real)])
+        p, features = p.expand(len(real), -1), features.expand(len(real), -1)
+        rows.append({"name": name, **score(p, features, p_real, reference_features)})
+    return rows, int((p_real > 1e-3).sum())
+
+
+def save_table(path, rows):
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, rows[0])
+    table.writeheader()
+    table.writerows(rows)
+    with common.whole_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def print_table(rows, classes):
+    print(f"{'':24}{'Inception score':>18}{'Mode score':>18}{'Frechet distance*':>20}  classes")
+    for row in rows:
+        print(f"{row['name'][-24:]:24}{row['inception_score']:11.2f} +- {row['inception_std']:.2f}"
+              f"{row['mode_score']:12.2f} +- {row['mode_std']:.2f}{row['frechet_distance']:20.2f}"
+              f"{row['classes']:7} / {classes}")
+    print("* on the features of this classifier: not the published FID")
+
+
 def save_neighbours(path, samples, reals):
     """Eight samples, and below each the real image nearest to it in pixels: a copy would mean that
     G memorised it."""
@@ -222,73 +323,41 @@ def save_neighbours(path, samples, reals):
 
 
 def plot_scores(path, rows):
-    """Both scores as bars, with their standard deviations over the splits."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2 + 1.2 * len(rows), 4), layout="constrained")
+    """Both scores as bars, with their standard deviations over the parts."""
+    figure = common.new_figure(figsize=(2 + 1.2 * len(rows), 4))
     axes = figure.subplots()
+    positions = torch.arange(len(rows))
     for shift, name in [(-0.2, "inception"), (0.2, "mode")]:
-        axes.bar([i + shift for i in range(len(rows))], [row[f"{name}_score"] for row in rows],
-                 width=0.4, yerr=[row[f"{name}_std"] for row in rows], capsize=3,
-                 label=f"{name} score")
-    axes.set_xticks(range(len(rows)), [row["name"] for row in rows], rotation=20)
+        axes.bar(positions + shift, [row[f"{name}_score"] for row in rows], width=0.4,
+                 yerr=[row[f"{name}_std"] for row in rows], capsize=3,
+                 label=f"{name.capitalize()} score")
+    axes.set_xticks(positions, [row["name"] for row in rows], rotation=20)
     axes.legend()
-    figure.savefig(path, dpi=100)
+    common.save_figure(path, figure)
 
 
 def main(argv=None):
     args = parse_args(argv)
     device = common.pick_device(args.device, training=False)
-    samples, saved = {}, [common.load_checkpoint(path) for path in args.checkpoints]
-    dataset, folder = (saved[0]["args"].get(name) for name in ("dataset", "data"))
-    for path, run in zip(args.checkpoints, saved):
-        if run["args"].get("dataset") != dataset:
-            common.fail(f"{path} is of a run on {run['args'].get('dataset')}, the first one is on "
-                        f"{dataset}: their scores cannot be compared")
-        if dataset == "celeba" and not args.data and run["args"].get("data") != folder:
-            common.fail(f"{path} is of a run on the pictures in {run['args'].get('data')}, the "
-                        f"first one on those in {folder}: choose with --data")
-        if dataset == "toy" and run["script"] in ("gan_mnist_mlp", "dcgan_mnist"):
-            common.fail(f"{path} is of a run on the toy zeros, which are one class: there is "
-                        "nothing to score")
-    net = Inception(args.weights) if dataset == "celeba" else None  # missing? Better now than later
-    for path in args.checkpoints:
-        G, latent_dim = load_generator(path, device)
-        z = torch.randn(args.n, latent_dim, generator=torch.Generator().manual_seed(args.seed))
-        name = Path(path).resolve().parent.name
-        while name in {"real", *samples}:
-            name += f"-{len(samples) + 1}"
-        samples[name] = images_of(G, z)
-    out = Path(args.out or Path(args.checkpoints[0]).parent / "scores")
-    data = args.data or folder or "data"
+    _, dataset, data = load_runs(args)
+    if dataset == "celeba":
+        net = Inception(args.weights)  # are its weights missing? Better to know it now than later
+    samples = draw_samples(args, device)
+    out = Path(args.out or output_folder(args.checkpoints[0], "score_samples", "scores"))
     reals, labels = load_reals(dataset, data)
-    shuffled = torch.randperm(len(reals), generator=torch.Generator().manual_seed(args.seed))
-    if (count := min(args.n, len(reals) // 2)) < 2 * SPLITS:  # real images to score
-        common.fail(f"{len(reals)} real images in {data} are too few to score: is --data right?")
-    out.mkdir(parents=True, exist_ok=True)  # before the long work
-    if labels is None:  # Inception is slow: measure against as many other reals only
-        net, reference = net.to(device).eval(), reals[shuffled[-count:]]
+    if dataset == "celeba":  # Inception is slow: compare with no more reals than are scored
+        real, reference = choose_reals(reals, args.n, args.seed, most=args.n)
+        net = net.to(device).eval()
     else:
-        path = Path(data, f"classifier_{dataset}.pt")
-        net, reference = load_classifier(reals, labels, path, device), reals
-    p, real_features = judge(net, reference)
-    p_real, rows = p.mean(dim=0), []
-    one = next(iter(samples.values()))[:1]
-    print(f"{'':24}{'Inception score':>18}{'Mode score':>18}{'Frechet distance*':>20}  classes")
-    everything = {"real": reals[shuffled[:count]], **samples, "one sample repeated": one}
-    for name, images in everything.items():  # as many of each: scores depend on the number
-        judged = (part.expand(count, -1) for part in judge(net, images[:count]))
-        row = {"name": name, **score(*judged, p_real, real_features)}
-        print(f"{name[-24:]:24}{row['inception_score']:11.2f} ± {row['inception_std']:.2f}"
-              f"{row['mode_score']:13.2f} ± {row['mode_std']:.2f}{row['frechet_distance']:20.2f}"
-              f"{row['classes']:7} / {int((p_real > 1e-3).sum())}")
-        rows.append(row)
-    print("* on the features of this classifier: not the published FID")
-    with open(out / "scores.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
-    plot_scores(out / "scores.png", rows)
+        real, reference = choose_reals(reals, args.n, args.seed)
+        net = load_classifier(reals, labels, Path(data, f"classifier_{dataset}.pt"), device)
+    out.mkdir(parents=True, exist_ok=True)
+
+    rows, classes = score_everything(net, samples, real, reference)
+    save_table(out / "scores.csv", rows)
+    print_table(rows, classes)
+    with common.optional(out / "scores.png"):
+        plot_scores(out / "scores.png", rows)
     for name, images in samples.items():
         save_neighbours(out / f"neighbours_{name}.png", images, reals)
     print(f"wrote {out}")
