@@ -10,6 +10,8 @@ ours, keeps its traceback.
 import argparse
 import contextlib
 import errno
+import hashlib
+import io
 import json
 import math
 import os
@@ -17,14 +19,17 @@ import secrets
 import shutil
 import sys
 import time
+import warnings
 import zipfile
 import zlib
+from collections import Counter
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 from torchvision import datasets, utils
 from tqdm import tqdm
 
@@ -255,72 +260,387 @@ def load_mnist(root, dataset, test=False):
     Returns images uint8 (N, 1, 28, 28) and labels int64 (N,).
     """
     kind = {"mnist": datasets.MNIST, "fashion": datasets.FashionMNIST}[dataset]
+    folder = Path(root, kind.__name__)
     try:
-        parts = [kind(root, train=train, download=True) for train in [True, False][:1 + test]]
+        parts = [kind(root, train=True, download=True)]
+        if test:
+            parts.append(kind(root, train=False, download=True))
         labels = torch.cat([part.targets for part in parts])
-        return torch.cat([part.data for part in parts]).view(len(labels), 1, 28, 28), labels
+        images = torch.cat([part.data for part in parts])
+        return images.view(len(labels), 1, 28, 28), labels
     except Exception as error:  # no network, a web page as file, a wrong size: many types
-        fail(f"cannot load {root}/{kind.__name__}/raw: {error}. Is --data right? --dataset toy?")
+        complete = len(list(folder.glob("raw/*-ubyte"))) == 4
+        if complete and not isinstance(error, OSError):  # torchvision fetches only what is missing
+            remedy = f"A file is damaged: remove the folder {folder}, it will be downloaded again"
+        else:
+            remedy = "Is --data right? --dataset toy needs no files"
+        fail(f"cannot load {folder / 'raw'}: {type(error).__name__}: {error}. {remedy}")
+
+
+# Images in: what is gathered. All other files but zip archives are left out, and counted.
+PICTURES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+# Bins and previews that Macs, Windows, Linux and network drives keep, as in folders with a dot
+SYSTEM_FOLDERS = ("__macosx", "@eadir", "#recycle", "@recycle", "#snapshot", "$recycle.bin",
+                  "lost+found", "system volume information")
+HOW_TO_GET_CELEBA = (
+    "CelebA (1.4 GB): put img_align_celeba.zip of mmlab.ie.cuhk.edu.hk/projects/CelebA.html or "
+    "kaggle.com/datasets/jessicali9530/celeba-dataset into {}/celeba, or train on --dataset toy")
+
+
+class Picture(NamedTuple):
+    """Where a picture is, and what shows that it has changed."""
+    name: str  # its path; in an archive: the archive's path, and its path there
+    size: int  # in bytes
+    time: int  # of the last change of the file, or of the archive, in nanoseconds
+    archive: object = None  # the open ZipFile
+    member: object = None  # the path in it
+
+
+def is_hidden(name):
+    """Whether this is the name of a file or folder that its owner does not see or did not make."""
+    starts_with_dot = name.startswith(".") and name not in (".", "..")
+    return starts_with_dot or name.lower() in SYSTEM_FOLDERS
+
+
+def owner_of(subfolders, names):
+    """What a folder is that holds other pictures than a dataset's, or None: told by its content."""
+    if "samples" in subfolders and ("checkpoint.pt" in names or "config.json" in names):
+        return "folders of our own runs"  # full of generated pictures
+    if "pyvenv.cfg" in names:
+        return "Python environments"  # full of icons
+    return None
+
+
+def find_files(root, left_out):
+    """The paths of all files at or below root. Links are followed, but each folder is read once.
+
+    Skips, and counts in left_out, what is_hidden and owner_of say.
+    """
+    if os.path.isfile(root):
+        return [str(root)]
+
+    def stop(error):  # os.walk itself would go on without that folder
+        fail(f"the folder {error.filename} cannot be read: {error.strerror}")
+
+    paths = []
+    seen = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=stop):
+        real = os.path.realpath(folder)
+        owner = owner_of(subfolders, names)
+        if real in seen:  # a link led back to it
+            subfolders.clear()
+            continue
+        if owner and folder != str(root):
+            left_out[owner] += 1
+            subfolders.clear()
+            continue
+        seen.add(real)
+        paths += [os.path.join(folder, name) for name in names]
+        for name in sorted(subfolders):
+            if is_hidden(name):
+                left_out[f"folders named {name}"] += 1
+                subfolders.remove(name)
+        subfolders.sort()  # of two links to one folder, always the same one counts
+    return sorted(paths)
+
+
+def loose_picture(path):
+    """The Picture that is a file of its own."""
+    try:
+        stat = os.stat(path)
+        return Picture(path, stat.st_size, stat.st_mtime_ns)
+    except OSError:  # a link to nowhere, for example: `read` finds out
+        return Picture(path, size=-1, time=-1)
+
+
+def pictures_in_zip(path, left_out):
+    """The Pictures in a zip archive, which is read in place."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except OSError as error:
+        fail(f"{path} cannot be read: {error.strerror or error}")
+    except Exception as error:  # cut short, a web page, ...: many types
+        fail(f"{path} is no complete zip archive (a picture or a web page instead?): {error}")
+    changed = os.stat(path).st_mtime_ns
+    pictures = []
+    for member in archive.infolist():
+        suffix = os.path.splitext(member.filename)[1].lower()
+        if member.is_dir():
+            continue
+        if any(is_hidden(part) for part in member.filename.split("/")):
+            left_out["hidden files"] += 1
+        elif suffix in PICTURES:
+            name = f"{path}/{member.filename}"
+            pictures.append(Picture(name, member.file_size, changed, archive, member.filename))
+        elif suffix == ".zip":
+            left_out[".zip within a .zip: unpack it"] += 1
+        else:
+            left_out[suffix or "files without a suffix"] += 1
+    if not pictures:
+        left_out[".zip without pictures"] += 1
+    return pictures
+
+
+def is_unpacked(inside, loose):
+    """Whether all Pictures of an archive are also among the loose ones, by name and size.
+
+    torchvision leaves CelebA like this, and no face should be there twice.
+    """
+    there = {(os.path.basename(picture.name), picture.size) for picture in loose}
+    return all((os.path.basename(picture.name), picture.size) in there for picture in inside)
+
+
+def gather(root):
+    """All pictures at or below root, at any depth and in zip archives; root may be a zip itself.
+
+    Returns a list of Pictures in the order of their names, and a Counter: kind of file or folder
+    that was left out -> how many.
+    """
+    left_out = Counter()
+    loose = []
+    zips = {}  # by its real path: one zip may be linked twice
+    for path in find_files(root, left_out):
+        name = os.path.basename(path)
+        suffix = os.path.splitext(name)[1].lower()
+        if path == str(root):  # a file: its suffix does not matter
+            zips[path] = path
+        elif is_hidden(name):
+            left_out["hidden files"] += 1
+        elif suffix in PICTURES:
+            loose.append(loose_picture(path))
+        elif not os.path.exists(path):
+            left_out["broken links"] += 1
+        elif suffix == ".zip":
+            zips.setdefault(os.path.realpath(path), path)
+        elif suffix not in (".pt", ".tmp"):  # those we keep here ourselves
+            left_out[suffix or "files without a suffix"] += 1
+    pictures = list(loose)
+    for path in zips.values():
+        inside = pictures_in_zip(path, left_out)
+        if inside and is_unpacked(inside, loose):
+            left_out[".zip whose pictures are also there unpacked"] += 1
+        else:
+            pictures += inside
+    pictures.sort(key=lambda picture: picture.name)
+    return pictures, left_out
 
 
 def find_pictures(root):
-    """The pictures below root/celeba, or below root: at any depth, or in a zip there; root may
-    be a zip itself. Returns the folder, the sorted names, and the open ZipFile or None."""
-    def pictures(names):  # but not what a Mac leaves behind: __MACOSX/..., ._000001.jpg
-        return sorted(name for name in names if datasets.folder.is_image_file(name)
-                      and "__MACOSX" not in name and not os.path.basename(name).startswith("."))
+    """Gather the pictures of root/celeba or, where there are none, of root, and say what was found.
 
-    folder = Path(root, "celeba") if Path(root, "celeba").exists() else Path(root)
-    walk = os.walk(folder, followlinks=True)
-    if names := pictures(os.path.join(parent, file) for parent, _, files in walk for file in files):
-        return folder, names, None
-    for path in [folder] if folder.is_file() else sorted(folder.rglob("*.zip")):
-        try:
-            archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            fail(f"{path} is no complete zip archive (a picture or a web page instead?): {error}")
-        if names := pictures(archive.namelist()):
-            return path.parent, names, archive
-    fail(f"no such folder, or no pictures (jpg, png, ...) in it: {folder}. CelebA (1.4 GB): put "
-         "img_align_celeba.zip of mmlab.ie.cuhk.edu.hk/projects/CelebA.html or kaggle.com/datasets/"
-         f"jessicali9530/celeba-dataset into {Path(root, 'celeba')}, or train on --dataset toy")
+    Returns the folder, or the zip archive, and the Pictures in the order of their names.
+    """
+    place = Path(root, "celeba")
+    pictures = []
+    if os.path.isdir(place):
+        pictures, left_out = gather(place)
+    if not pictures:
+        place = Path(root)
+        if not os.path.exists(place):
+            fail(f"--data {root}: no such folder. {HOW_TO_GET_CELEBA.format(root)}")
+        pictures, left_out = gather(place)
+    said = ""
+    if left_out:
+        kinds = [f"{kind} ({count:,})" for kind, count in left_out.most_common()]
+        said = f" Left out: {', '.join(kinds)}."
+    if not pictures:
+        fail(f"--data {root}: no pictures (jpg, png, ...) in {place}.{said} "
+             + HOW_TO_GET_CELEBA.format(root))
+    folders = {os.path.dirname(picture.name) for picture in pictures if not picture.archive}
+    archives = {picture.archive for picture in pictures if picture.archive}
+    print(f"Pictures in {place}: {len(pictures):,} (folders: {len(folders):,}, zip archives: "
+          f"{len(archives):,}).{said}", flush=True)
+    return place, pictures
 
 
-def decode(zipped, name, out):
-    """Write a picture's centre square (178 x 178 in CelebA), scaled down with antialiasing, into
-    out, uint8 (3, S, S). Returns True, or None if the picture is broken."""
-    with contextlib.suppress(Exception), Image.open(zipped.open(name) if zipped else name) as image:
-        image.draft("RGB", (2 * out.shape[2], 2 * out.shape[2]))  # JPEGs: faster at 1/2 or less
-        ImageOps.exif_transpose(image, in_place=True)  # phones note how they were held
-        square = ImageOps.fit(image.convert("RGB"), out.shape[1:], Image.Resampling.BILINEAR)
-        out[:] = numpy.asarray(square).transpose(2, 0, 1)
-        return True
+# Images in: how a picture is decoded. Pillow's limits guard servers that strangers send files to.
+# Here they would stop a scan of 200 million pixels, and a PNG with a colour profile of 2 MB.
+Image.MAX_IMAGE_PIXELS = None
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30  # bytes
+
+# EXIF's note of how the camera was held -> what turns the picture upright
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+         4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+         6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_90}
+
+
+def decode(file, size):
+    """A picture as we train on it: its centre square (178 x 178 in CelebA), upright, in RGB, scaled
+    to size x size with antialiasing. Returns a PIL image.
+
+    Yours to change (a crop, a flip): the copy that is kept of decoded pictures notices.
+    """
+    with Image.open(file) as image:
+        image.draft("RGB", (2 * size, 2 * size))  # JPEGs: faster at 1/2 or less
+        rgb = to_rgb(turn_upright(image))
+        return ImageOps.fit(rgb, (size, size), Image.Resampling.BILINEAR)
+
+
+def turn_upright(image):
+    """The image as it was seen, however the camera was held."""
+    image.load()
+    try:
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # damaged EXIF (many types) says nothing about the picture
+        return image
+    if orientation in TURNS:
+        return image.transpose(TURNS[orientation])
+    return image
+
+
+def to_rgb(image):
+    """The image in RGB, 8 bits each. What is transparent shows white paper."""
+    if image.mode[0] in "IF":  # I, I;16, I;16B, F
+        image = to_8_bits(image)
+    if image.mode in ("La", "RGBa"):  # colours that are multiplied by alpha
+        image = image.convert(image.mode.upper())
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(paper, image)
+    return image.convert("RGB")
+
+
+def to_8_bits(image):
+    """A grey image of 16 or 32 bits, or of floats, as one of 8 bits.
+
+    White is 65,535 in an image of 16 bits. The other modes do not say what white is: it is the
+    first of 1, 255 and 65,535 that is not exceeded by far (a sharpened picture exceeds 1 a little),
+    or else the brightest pixel.
+    """
+    pixels = numpy.asarray(image, dtype=numpy.float32)
+    if not numpy.isfinite(pixels).all():
+        raise ValueError("a pixel is not a finite number")
+    white = brightest = pixels.max()
+    for candidate in (65535, 255, 1):
+        if brightest < 2 * candidate:
+            white = candidate
+    if image.mode.startswith("I;16"):
+        white = 65535
+    return Image.fromarray((pixels / white * 255).round().clip(0, 255).astype(numpy.uint8))
+
+
+class CannotRead(Exception):
+    """The disk or the archive does not hand over a picture, which may well be whole."""
+
+
+def read(picture):
+    """A picture's bytes. Any other error than CannotRead means that the picture is broken."""
+    try:
+        if picture.archive:
+            return picture.archive.read(picture.member)
+        with open(picture.name, "rb") as file:
+            return file.read()
+    except FileNotFoundError:  # a link to nowhere
+        raise
+    except OSError as error:  # permission, a network drive; without a number: damaged data in a zip
+        if error.errno is None:
+            raise
+        raise CannotRead(f"{picture.name} cannot be read: {error.strerror}") from error
+    except RuntimeError as error:  # a password; a compression that zipfile does not know
+        raise CannotRead(f"{picture.name}: {error}. Unpack the archive yourself") from error
+
+
+def read_and_decode(picture, size):
+    """(pixels uint8 (3, size, size), None), or (None, the reason why the picture is broken)."""
+    try:
+        square = decode(io.BytesIO(read(picture)), size)
+        return numpy.ascontiguousarray(numpy.asarray(square).transpose(2, 0, 1)), None
+    except (CannotRead, MemoryError):
+        raise
+    except Exception as error:  # cut short, a web page, nothing at all: many types
+        # without the address in "cannot identify image file <_io.BytesIO object at 0x7f...>"
+        return None, f"{type(error).__name__}: {error}".partition(" <")[0]
+
+
+def decode_all(pictures, size):
+    """Decode Pictures in threads.
+
+    Returns the images of the whole ones, uint8 (N, 3, size, size), and a dict: name of a broken
+    one -> the reason.
+    """
+    images = torch.empty(len(pictures), 3, size, size, dtype=torch.uint8)
+    whole = 0
+    broken = {}
+    pool = ThreadPool(min(4, os.cpu_count()))  # more would only queue for Python's lock
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow; with python -W error they are errors
+            results = pool.imap(lambda picture: read_and_decode(picture, size), pictures, 100)
+            for picture in tqdm(pictures, "decoding", disable=None, leave=False):
+                pixels, reason = next(results)
+                if reason:
+                    broken[picture.name] = reason
+                else:
+                    images.numpy()[whole] = pixels
+                    whole += 1
+    except CannotRead as error:
+        fail(error)
+    finally:  # a thread that is alive when Python ends can crash it
+        pool.terminate()
+        pool.join()
+    return images[:whole], broken
+
+
+def report_broken(broken, count, place):
+    """Name the broken ones of `count` pictures. More than one in ten end the program."""
+    first, *others = broken
+    names = ", ".join([f"{first} ({broken[first]})", *others[:8]])
+    message = (f"{len(broken)} of {count} pictures in {place} are broken (one in ten may be): "
+               f"{names}")
+    if len(broken) > count / 10:
+        fail(message)
+    print(message, flush=True)
+
+
+# -- The copy of the decoded pictures that is kept beside them
+def fingerprint_of(place, pictures):
+    """What decoded pictures depend on, as a short text: their names in order, sizes and times, and
+    this file and the one in which `decode` is written. So an edit there decodes them again.
+
+    None if `decode` is in no file, as in a notebook: nobody could tell whether it has changed.
+    """
+    content = hashlib.sha256()
+    try:
+        for file in (__file__, decode.__code__.co_filename):
+            content.update(Path(file).read_bytes())
+    except OSError:
+        return None
+    for picture in pictures:
+        name = picture.name.removeprefix(str(place))
+        content.update(repr((name, picture.size, picture.time)).encode())
+    return content.hexdigest()
+
+
+def load_kept(path, fingerprint):
+    """The images that were kept for this fingerprint, or None."""
+    try:
+        kept = torch.load(path, weights_only=True, mmap=True)
+        return kept["images"] if kept["fingerprint"] == fingerprint else None
+    except Exception:  # not kept yet, not whole, of an older version: many types
+        return None
 
 
 def load_faces(root, limit=None, size=64):
-    """CelebA, or anybody's pictures (see `find_pictures` and `decode`): uint8 (N, 3, size, size).
+    """CelebA, or anybody's pictures (see `gather` and `decode`): uint8 (N, 3, size, size).
 
-    All of them are kept, decoded, beside the pictures until a file changes; `limit`: the first N.
+    `limit`: the first N only. Without it all are kept, decoded, beside the pictures, if each was
+    whole: valid until a picture or the code of `decode` changes.
     """
-    folder, names, archive = find_pictures(root)
-    stats = list(map(os.stat, filter(os.path.exists, [archive.filename] if archive else names)))
-    fingerprint = [len(names), sum(s.st_size for s in stats), sum(s.st_mtime for s in stats)]
-    cache, names = folder / f"faces{size}.pt", names[:limit]
-    with contextlib.suppress(Exception):  # not kept yet, or not whole: decode
-        if (kept := torch.load(cache, weights_only=True, mmap=True))["fingerprint"] == fingerprint:
-            return kept["images"][:sum(kept["whole"][:limit])]
-        del kept  # Windows cannot replace a file that is mapped
-    images = torch.empty(len(names), 3, size, size, dtype=torch.uint8)
-    with ThreadPool(min(4, os.cpu_count())) as pool:  # more would only queue for Python's lock
-        work = pool.imap(lambda pair: decode(archive, *pair), zip(names, images.numpy()), 100)
-        whole = list(map(bool, tqdm(work, "decoding", len(names), disable=None, leave=False)))
-    if bad := [name for name, good in zip(names, whole) if not good]:
-        report = fail if len(bad) > len(names) / 100 else print  # fail ends the program
-        report(f"{len(bad)} of {len(names)} pictures in {folder} are broken (1% may be): {bad[:9]}")
-        images = images[torch.tensor(whole)]
-    if limit is None and os.access(folder, os.W_OK):
-        save_whole(cache, {"fingerprint": fingerprint, "images": images, "whole": whole})
-    return images
+    place, pictures = find_pictures(root)
+    folder = place if place.is_dir() else place.parent
+    remove_leftovers(folder)
+    kept_path = folder / f"faces{size}.pt"
+    fingerprint = fingerprint_of(place, pictures)
+    images = load_kept(kept_path, fingerprint)
+    if images is None:
+        images, broken = decode_all(pictures[:limit], size)
+        if broken:
+            report_broken(broken, len(pictures[:limit]), place)
+        elif limit is None and fingerprint:
+            save_if_possible(kept_path, {"fingerprint": fingerprint, "images": images})
+    return images[:limit]
 
 
 def check_images(images, args):
@@ -475,20 +795,21 @@ def draw_losses(path, table, chance_level=None):
 
 
 def draw_gif(path, pictures):
-    """Draw a GIF of samples/step_*.png: 100 of them at most, and always the last one.
+    """Draw a GIF of a run's pictures (see pictures_of): 100 at most, and always the last one.
 
     Each is shown in proportion to the steps that led to it; all of them take 10 seconds at most.
     """
-    pictures = sorted(pictures, key=step_of)
-    every = math.ceil(len(pictures) / 100)
+    every = max(1, math.ceil(len(pictures) / 100))
     pictures = pictures[::-1][::every][::-1]
     frames, steps = [], []
     for picture in pictures:
-        with optional(f"a frame of {path}"):  # a damaged file costs its frame
+        with optional(f"the frame of {picture} in {path}"):  # a damaged file costs its frame
             with Image.open(picture) as image:
                 # 256 colours by an octree: 30 times faster than Pillow's own choice
                 frames.append(image.convert("RGB").quantize(method=Image.Quantize.FASTOCTREE))
             steps.append(step_of(picture))
+    if not frames:
+        raise ValueError("there are no pictures")
     durations = numpy.diff(steps, prepend=0)
     durations[0] = durations[1] if len(steps) > 1 else 1
     milliseconds = min(250 * len(frames), 10_000) * durations / durations.sum()
@@ -496,6 +817,14 @@ def draw_gif(path, pictures):
         frames[0].save(file, format="gif", save_all=True, append_images=frames[1:], loop=0,
                        # browsers show what should last less than 20 for 100
                        duration=milliseconds.clip(min=20).round().astype(int).tolist())
+
+
+def pictures_of(out):
+    """A run's samples/step_000500.png, ..., in the order of their steps. Whatever else is there,
+    such as "step_000500 copy.png", is not the run's."""
+    pictures = [picture for picture in Path(out, "samples").glob("step_*.png")
+                if picture.stem.removeprefix("step_").isdecimal()]
+    return sorted(pictures, key=step_of)
 
 
 def step_of(picture):
@@ -566,12 +895,12 @@ def keep_rows(path, count):
 
 def read_csv(path):
     """A run's CSV file: column name -> array. A torn last line is left out."""
-    *lines, _ = Path(path).read_text(errors="replace").split("\n")  # the text behind the last \n
+    lines = Path(path).read_text(errors="replace").split("\n")
     names = lines[0].split(",")
-    lines = [line for line in lines[1:] if line.count(",") == len(names) - 1]
-    if not lines:
+    rows = [line for line in lines[1:-1] if line.count(",") == len(names) - 1]
+    if not rows:
         raise ValueError(f"{path} has no rows")
-    return dict(zip(names, numpy.loadtxt(lines, delimiter=",", ndmin=2).T))
+    return dict(zip(names, numpy.loadtxt(rows, delimiter=",", ndmin=2).T))
 
 
 # -------------------------------------------------------------------------------- the log of a run
@@ -625,10 +954,12 @@ class Log:
                   f"{speed * self.args.batch_size:,.0f} images/s", flush=True)
         if seconds > 10 and not self.checkpoint_was_announced:
             self.checkpoint_was_announced = True
-            if self.steps / speed > 300:
-                self.bar.write(f"An epoch takes {self.steps / speed / 60:.0f} minutes. The next "
-                               "checkpoint is saved at its end. In a new run, --limit 10000 makes "
-                               "shorter epochs.")
+            minutes = self.steps / speed / 60
+            if minutes > 5:
+                message = f"An epoch takes {minutes:.0f} minutes; a checkpoint is saved at its end."
+                if self.args.images > 10_000:
+                    message += " Shorter epochs: --limit 10000, in a new run."
+                self.bar.write(message)
 
     def write(self):
         """Append the rows so far to losses.csv. Ends the run if a number is not finite."""
@@ -636,16 +967,17 @@ class Log:
         self.tables.append(append_rows(self.out / "losses.csv", self.rows))
         self.rows = []
 
-    def draw_if_due(self):
-        """Draw, but at most once a minute, and for at most a twentieth of the time. Returns whether
-        it did."""
+    def draw_if_due(self, draw_more=None):
+        """Draw, but at most once a minute, and for at most a twentieth of the time. draw_more: a
+        function that draws what else the script has."""
         start = time.perf_counter()
         if start - self.last_drawing < self.pause:
-            return False
+            return
         self.draw()
+        if draw_more is not None:
+            draw_more()
         self.last_drawing = time.perf_counter()
         self.pause = max(60, 20 * (self.last_drawing - start))
-        return True
 
     def draw(self):
         """losses.png and training.gif, from the run's files: a resumed run shows the whole."""
@@ -653,7 +985,7 @@ class Log:
             table = read_csv(self.out / "losses.csv")
             draw_losses(self.out / "losses.png", table, self.chance_level)
         with optional(self.out / "training.gif"):
-            draw_gif(self.out / "training.gif", self.out.glob("samples/step_*.png"))
+            draw_gif(self.out / "training.gif", pictures_of(self.out))
 
     def end_epoch(self):
         """Print the epoch's line: its mean losses, its speed, and the time that is left."""
@@ -720,7 +1052,7 @@ def count_parameters(net):
 def cut_run(out, step):
     """On a resume, remove what the run has written after its checkpoint, which is of this step."""
     keep_rows(out / "losses.csv", step)
-    for picture in out.glob("samples/step_*.png"):
+    for picture in pictures_of(out):
         if step_of(picture) > step:
             picture.unlink()
 
@@ -747,7 +1079,12 @@ def save_checkpoint(out, args, parts, **others):
 def save_whole(path, content):
     """torch.save, in a way that never leaves half a file."""
     with whole_file(path) as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a full disk, for which torch has own words
+                raise error.__context__ from None
+            raise
 
 
 def save_if_possible(path, content):

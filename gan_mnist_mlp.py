@@ -213,8 +213,7 @@ def main(argv=None):
                 log.write()  # losses.csv
                 observer.write(out / "modes.csv")
                 common.save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)
-                if log.draw_if_due():
-                    draw_modes(out, observer.centres)
+                log.draw_if_due(lambda: draw_modes(out, observer.centres))
 
         common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
                                epoch=epoch + 1)
