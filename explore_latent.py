@@ -95,10 +95,10 @@ def parse_seeds(text):
         if not (first.isdecimal() and last.isdecimal() and len(part) < 30):
             raise argparse.ArgumentTypeError(f"{text}: write whole numbers and ranges of them, "
                                              "such as 0-3,8")
-        numbers = range(int(first), int(last) + 1)
-        if len(numbers) == 0 or numbers[-1] >= 2**32 or len(seeds) + len(numbers) > 1_000_000:
-            raise argparse.ArgumentTypeError(f"{text}: {part.strip()} is empty or too large")
-        seeds += numbers
+        first, last = int(first), int(last)
+        if first > last or last >= 2**32 or last - first >= 1_000_000:
+            raise argparse.ArgumentTypeError(f"{text}: {part.strip()} is no range, or too large")
+        seeds += range(first, last + 1)
     return seeds
 
 

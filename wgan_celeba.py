@@ -192,9 +192,10 @@ def step_D(D, opt_D, real, fake, game, clip=0.0):
     loss_D.backward()
     opt_D.step()
     if clip > 0:
-        # Without a bound the critic would widen the gap without end, by larger weights alone. The
-        # WGAN paper clips so that D is a Lipschitz function, whose gap estimates the Wasserstein
-        # distance. BatchNorm's scales are clipped too, as in the code of the paper's authors.
+        # Larger weights alone would widen the gap without end. Clipped, it cannot pass 2 F clip^2,
+        # F = 16 * 8 * ndf being the last layer's inputs: 1.64 by default. Near that bound the
+        # critic is saturated and measures no distance. The paper clips to bound D's slope; here
+        # BatchNorm undoes most of that. Its scales are clipped too, as in the authors' code.
         with torch.no_grad():
             for weight in D.parameters():
                 weight.clamp_(-clip, clip)
@@ -226,7 +227,8 @@ READING_KEY = {
     "wgan": """How to read the losses: w_estimate = mean D(x) - mean D(G(z)), on a scale of its own.
   loss_d = -w_estimate, loss_g = -mean D(G(z)): negative numbers are normal
   rising at first     the critic learns: G's first 50 updates take 1,000 minibatches
-  falling steadily    the samples come closer to the reals: this curve should go down
+  falling steadily    as a rule the samples get better
+  near 2 F clip^2     (F = 128 ndf; 1.64 by default) the critic is saturated: it says nothing
   Only its course means something: another --clip or --ndf gives another scale.""",
     "minimax": """How to read the losses: loss_d = loss on reals + loss on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals

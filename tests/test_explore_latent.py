@@ -1,7 +1,6 @@
 """The latent explorer, on checkpoints of every training script with narrow nets."""
 import csv
 import math
-import shutil
 import sys
 from pathlib import Path
 
@@ -125,7 +124,7 @@ def test_a_walk_begins_and_ends_at_exactly_the_two_zs(space, frames):
             return z.view(-1, 1, 1, 100)
 
     a, b = script.z_of(3, 100), script.z_of(9, 100)
-    assert len(script.leg(G(), space, a, b, frames)) == frames
+    assert len(script.between(G(), space, a, b, frames)) == frames
     z = torch.cat(seen)
     assert torch.equal(z[0], a) and torch.equal(z[-1], b)
 
@@ -237,8 +236,8 @@ def test_bad_input_gets_one_line(stops):
     write_checkpoint()
     for words, part in [
         (["checkpoint.pt"], "command"), (["checkpoint.pt", "fly"], "fly"), (["~/nowhere.pt", "sample"], str(Path.home() / "nowhere.pt")), ([], "checkpoint"),
-        (["checkpoint.pt", "sample", "--seeds", "a"], "--seeds a"), (["checkpoint.pt", "sample", "--seeds", "5-3"], "--seeds 5-3"),
-        (["checkpoint.pt", "sample", "--seeds", ""], "--seeds"), (["checkpoint.pt", "sample", "--seeds", "0-"], "--seeds 0-"),
+        (["checkpoint.pt", "sample", "--seeds", "a"], "--seeds"), (["checkpoint.pt", "sample", "--seeds", "5-3"], "--seeds"),
+        (["checkpoint.pt", "sample", "--seeds", ""], "--seeds"), (["checkpoint.pt", "sample", "--seeds", "0-"], "--seeds"),
         (["checkpoint.pt", "sample", "--seeds", "0-9999999999"], "--seeds"), (["checkpoint.pt", "sample", "--seeds", "99999999999999999999"], "--seeds"),
         (["checkpoint.pt", "walk", "--seeds", "1"], "two seeds"), (["checkpoint.pt", "walk", "--frames", "1"], "two frames"),
         (["checkpoint.pt", "sample", "--seeds", "0-99999999999999999999"], "--seeds"), (["checkpoint.pt", "sample", "--seeds", "9" * 5000], "--seeds"),
@@ -252,16 +251,16 @@ def test_bad_input_gets_one_line(stops):
 
 def test_checkpoints_of_something_else_get_one_line(stops):
     for changes, part in [
-        ({"script": "os"}, "not a generator of these scripts"), ({"generator": {"class": "Discriminator", "latent_dim": 64}}, "not a generator"),
-        ({"generator": {"class": "__init__", "latent_dim": 64}}, "not a generator"), ({"generator": {"latent_dim": 64}}, "not a generator"),
+        ({"script": "os"}, "not one of the scripts here"), ({"generator": {"class": "Discriminator", "latent_dim": 64}}, "not one of the scripts here"),
+        ({"generator": {"class": "__init__", "latent_dim": 64}}, "not one of the scripts here"), ({"generator": {"latent_dim": 64}}, "does not say which generator"),
         ({"generator": {"class": "Generator", "latent_dim": 32}}, "size mismatch for layers.0.weight"), ({"generator": {"class": "Generator", "depth": 3}}, "does not fit"),
-        ({"G": {}}, "does not fit gan_mnist_mlp.py (of your own? --script FILE)"),
+        ({"G": {}}, "does not fit gan_mnist_mlp.py (if it is of your own copy, name that with --script)"),
     ]:
         write_checkpoint(**changes)
         assert part in stops(script.main, ["checkpoint.pt", "sample"]), changes
     Path("evil.py").write_text("raise SystemExit('executed')")
     write_checkpoint(script="evil")
-    assert "not a generator" in stops(script.main, ["checkpoint.pt", "sample"]) and "evil" not in sys.modules
+    assert "not one of the scripts here" in stops(script.main, ["checkpoint.pt", "sample"]) and "evil" not in sys.modules
 
 
 # ----------------------------------------------------------------------------------------------------- a student's own copy
@@ -293,16 +292,16 @@ def test_a_generator_that_wants_labels_is_refused_in_one_line(stops):
     source = (ROOT / "gan_mnist_mlp.py").read_text()
     Path("conditional.py").write_text(source.replace("def forward(self, z):", "def forward(self, z, labels):"))
     line = stops(script.main, ["--script", "conditional.py", "checkpoint.pt", "sample"])
-    assert "wants more than z" in line and "labels" in line and "does not fit conditional.py, or" in line and "FILE" not in line
+    assert "wants more than z" in line and "labels" in line and "does not fit conditional.py, or" in line and "--script" not in line
 
 
 def test_a_full_gpu_is_not_a_script_that_does_not_fit(stops, monkeypatch):
     write_checkpoint()
 
-    def place(*inputs):
+    def prepare(*inputs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
 
-    monkeypatch.setattr(common, "place", place)
+    monkeypatch.setattr(common, "prepare", prepare)
     line = stops(launched(script), ["checkpoint.pt", "sample"], status=1)
     assert "memory" in line and "does not fit" not in line
 
@@ -313,3 +312,91 @@ def test_a_sample_does_not_depend_on_its_batch_mates():
     G, latent_dim = script.load_generator("checkpoint.pt", torch.device("cpu"))
     z = torch.stack([script.z_of(seed, latent_dim) for seed in range(4)])
     assert (script.images_of(G, z)[:1] - script.images_of(G, z[:1])).abs().max() < 1e-5
+
+
+# ------------------------------------------------------------------------------------------------------------------ exports
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_draws_what_its_checkpoint_draws(kind):
+    """Half precision: less than one grey level of 255 on average."""
+    write_checkpoint(kind, args={"data": "/home/me/data", "device": "cpu", "seed": 3, "dataset": "toy"}, step=9, epoch=2)
+    script.main(["checkpoint.pt", "export", "--out", "small.pt"])
+    images = {}
+    for path in ("checkpoint.pt", "small.pt"):
+        G, latent_dim = script.load_generator(path, torch.device("cpu"))
+        assert next(G.parameters()).dtype == torch.float32
+        images[path] = script.images_of(G, torch.stack([script.z_of(seed, latent_dim) for seed in range(16)]))
+    difference = (images["checkpoint.pt"] - images["small.pt"]).abs().mean() * 127.5
+    assert 0 < difference < 1
+    saved = torch.load("small.pt", weights_only=True)
+    assert saved["export"] is True and saved["args"] == {"seed": 3, "dataset": "toy"}, "no path of its owner"
+    assert (saved["step"], saved["epoch"]) == (9, 2) and saved["versions"]["torch"] == torch.__version__
+    assert Path("small.pt").stat().st_size < 0.6 * Path("checkpoint.pt").stat().st_size + 5000
+
+
+def test_an_export_keeps_batchnorms_counter():
+    """158,250 steps, which float16 would make infinite."""
+    write_checkpoint("blog dcgan")
+    saved = torch.load("checkpoint.pt", weights_only=True)
+    counter = next(name for name in saved["G"] if name.endswith("num_batches_tracked"))
+    mean = next(name for name in saved["G"] if name.endswith("running_mean"))
+    saved["G"][counter].fill_(158_250)
+    saved["G"][mean] += 1 / 3
+    torch.save(saved, "checkpoint.pt")
+    script.main(["checkpoint.pt", "export", "--out", "small.pt"])
+    small = torch.load("small.pt", weights_only=True)["G"]
+    assert small[counter].item() == 158_250 and torch.equal(small[mean], saved["G"][mean])
+
+
+def test_an_export_is_explored_like_a_checkpoint_and_written_nowhere_beside_it():
+    write_checkpoint()
+    script.main(["checkpoint.pt", "export", "--out", "pretrained/zeros.pt"])
+    script.main(["pretrained/zeros.pt", "sample", "--seeds", "0-3"])
+    script.main(["pretrained/zeros.pt", "walk", "--seeds", "0,1", "--frames", "2"])
+    names = {path.name for path in Path("runs/explore_latent-zeros").iterdir()}
+    assert {"sample.png", "walk_0-1_latent.gif", "walk_0-1_latent.mp4"} <= names
+    assert [path.name for path in Path("pretrained").iterdir()] == ["zeros.pt"]
+    script.main(["pretrained/zeros.pt", "export", "--out", "again.pt"])  # of an export, too
+    assert torch.load("again.pt", weights_only=True)["export"] is True
+
+
+def test_an_export_overwrites_nothing_and_trains_no_further(stops):
+    write_checkpoint()
+    Path("small.pt").write_text("mine")
+    assert "--out small.pt is there already" in stops(script.main, ["checkpoint.pt", "export", "--out", "small.pt"])
+    assert Path("small.pt").read_text() == "mine"
+    assert "--out" in stops(script.main, ["checkpoint.pt", "export"])
+    script.main(["checkpoint.pt", "export", "--out", "run/checkpoint.pt"])
+    line = stops(gan_mnist_mlp.main, ["--resume", "run"])
+    assert "export" in line and "generator alone" in line
+
+
+def test_an_export_of_an_edited_script_wants_its_name(stops):
+    write_checkpoint(script="my_gan", generator={"class": "MyGenerator", "latent_dim": 64})
+    source = (ROOT / "gan_mnist_mlp.py").read_text()
+    Path("my_gan.py").write_text(source.replace("class Generator", "class MyGenerator"))
+    assert "--script my_gan.py" in stops(script.main, ["checkpoint.pt", "export", "--out", "small.pt"])
+    script.main(["--script", "my_gan.py", "checkpoint.pt", "export", "--out", "small.pt"])
+    assert "--script my_gan.py" in stops(script.main, ["small.pt", "sample"])
+    script.main(["--script", "my_gan.py", "small.pt", "sample", "--seeds", "0"])
+    good = Path("small.pt").read_bytes()
+    Path("cut.pt").write_bytes(good[:len(good) // 2])
+    assert "cut.pt is not a checkpoint" in stops(script.main, ["--script", "my_gan.py", "cut.pt", "sample"])
+
+
+# -------------------------------------------------------------------------------------------------------------------- names
+def test_walks_over_different_seeds_never_share_a_name():
+    write_checkpoint()
+    for seeds in ("0-60", "0-62", ",".join(map(str, range(10**6, 10**6 + 20)))):
+        script.main(["checkpoint.pt", "walk", "--seeds", seeds, "--frames", "2"])
+    names = [path.name for path in Path("explore").glob("*.gif")]
+    assert len(names) == 3 and all(len(name) < 255 for name in names)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names there")
+@pytest.mark.parametrize("name", ["a:b", "100%", "%03d", "-x", "file:x", "ä ö"])
+def test_a_walk_goes_into_a_folder_of_any_name(name):
+    write_checkpoint()
+    Path(name).mkdir()
+    Path("checkpoint.pt").rename(Path(name, "checkpoint.pt"))
+    script.main([f"./{name}/checkpoint.pt", "walk", "--seeds", "0,1", "--frames", "2"])
+    assert Path(name, "explore/walk_0-1_latent.mp4").stat().st_size > 500

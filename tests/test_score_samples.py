@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import launched, same_weights, write_mnist
+from conftest import ROOT, launched, same_weights, write_mnist
 from PIL import Image
 from test_explore_latent import write_checkpoint
 
@@ -206,11 +206,11 @@ def test_celeba_is_scored_with_inception_weights_from_a_file(stops, monkeypatch,
 def test_bad_input_gets_one_line(stops):
     toy, digits = make_run("toy", "zeros", "toy"), make_run("digits", "blog mlp", "mnist")
     fashion = make_run("fashion", "blog mlp", "fashion")
-    for words, part in [([], "CHECKPOINT"), ([toy], "toy zeros"), ([digits, fashion], "cannot be compared"), ([digits, "--n", "10"], "--n 10"),
+    for words, part in [([], "CHECKPOINT"), ([toy], "toy zeros"), ([digits, fashion], "cannot be compared"), ([digits, "--n", "10"], "--n: 10: at least 40"),
                         ([digits, "--seed", str(2**64)], "--seed"), ([digits, "--n", "x"], "--n"), (["~/nowhere.pt"], str(Path.home() / "nowhere.pt")), ([digits, "--data", "empty"], "cannot load empty/MNIST/raw")]:
         assert part in stops(script.main, words), words
     write_mnist("few", count=10)
-    assert "15 real images in few are too few" in stops(script.main, [digits, "--data", "few"])
+    assert "15 real images are too few" in stops(script.main, [digits, "--data", "few"])
     write_mnist("data", count=70)
     assert "Not a directory" in stops(launched(script), [digits, "--n", "40", "--out", digits + "/below"])
 
@@ -259,6 +259,8 @@ def test_the_seed_changes_the_samples_and_a_row_can_be_recomputed(trained):
     net = script.load_classifier(reals, labels, Path("data/classifier_mnist.pt"), torch.device("cpu"))
     G, latent_dim = script.load_generator(run, torch.device("cpu"))
     samples = script.images_of(G, torch.randn(82, latent_dim, generator=torch.Generator().manual_seed(0)))
+    order = torch.randperm(len(reals), generator=torch.Generator().manual_seed(0))
+    reals = reals[order[82:]]  # the first ones are scored themselves
     with torch.no_grad():
         p = net(samples).double().softmax(dim=1)
         p_real = torch.cat([net(part) for part in common.to_float(reals).split(100)]).double().softmax(dim=1).mean(dim=0)
@@ -323,3 +325,65 @@ def test_celebas_reals_are_not_scored_against_themselves(no_inception, monkeypat
     judged.clear()
     script.main([run, "--n", "80"])
     assert list(map(len, judged)) == [50, 50, 50, 1], "as many samples as reals: scores depend on the number"
+
+
+@pytest.mark.parametrize("n, scored", [("40", 40), ("4096", 157)])
+def test_the_reals_that_are_scored_are_none_that_they_are_compared_with(n, scored, trained, monkeypatch):
+    """Or the distance of the reals, the best that a generator could reach, would be too small."""
+    shutil.copytree(trained, "data")
+    judged, judge = [], script.judge
+    monkeypatch.setattr(script, "judge", lambda net, images: (judged.append(images), judge(net, images))[1])
+    script.main([make_run("run", "blog dcgan", "mnist"), "--n", n])
+    reference, real = ({image.numpy().tobytes() for image in images} for images in judged[:2])
+    assert len(judged[1]) == scored and len(judged[0]) == 315 - scored and not reference & real
+
+
+def test_exports_are_scored_under_their_own_names(trained):
+    import explore_latent
+
+    shutil.copytree(trained, "data")
+    for name, kind in [("digits", "blog dcgan"), ("digits_mlp", "blog mlp")]:
+        run = make_run(f"run-{name}", kind, "mnist", data="/nowhere")
+        explore_latent.main([run, "export", "--out", f"pretrained/{name}.pt"])
+    script.main(["pretrained/digits.pt", "pretrained/digits_mlp.pt", "--n", "40"])
+    out = Path("runs/score_samples-digits")
+    rows = list(csv.DictReader((out / "scores.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows] == ["real", "digits", "digits_mlp", "one sample repeated"]
+    assert {path.name for path in Path("pretrained").iterdir()} == {"digits.pt", "digits_mlp.pt"}
+
+
+def test_an_edited_copy_is_scored_when_its_file_is_named(trained, stops):
+    shutil.copytree(trained, "data")
+    run = make_run("mine", "blog dcgan", "mnist")
+    saved = torch.load(run, weights_only=True)
+    torch.save({**saved, "script": "my_digits", "generator": {**saved["generator"], "class": "Mine"}}, run)
+    Path("my_digits.py").write_text((ROOT / "dcgan_mnist.py").read_text().replace("class DCGANGenerator", "class Mine"))
+    assert "--script my_digits.py" in stops(script.main, [run, "--n", "40"])
+    script.main([run, "--n", "40", "--script", "my_digits.py"])
+    assert Path("mine/scores/scores.csv").exists()
+
+
+def test_the_table_is_saved_before_it_is_printed_and_plain_ascii(trained, monkeypatch, capsys):
+    shutil.copytree(trained, "data")
+    run = make_run("run", "blog dcgan", "mnist")
+    script.main([run, "--n", "40"])
+    assert capsys.readouterr().out.isascii()
+    Path("run/scores/scores.csv").unlink()
+    monkeypatch.setattr("builtins.print", lambda *words, **how: (_ for _ in ()).throw(OSError("closed")) if "Frechet" in str(words) else None)
+    with pytest.raises(OSError, match="closed"):
+        script.main([run, "--n", "40"])
+    assert Path("run/scores/scores.csv").exists()
+
+
+def test_pictures_of_another_folder_are_asked_for_by_name(no_inception, stops):
+    """A run names its pictures by a path that may only be right where it was started."""
+    run = make_run("run", "wgan", "celeba", data="mine")
+    line = stops(script.main, [run, "--n", "40"])
+    assert "--data" in line and "mine" in line and run in line and "1.4 GB" not in line
+
+
+def test_a_classifier_that_cannot_be_kept_is_a_line(trained, capsys):
+    images, labels = common.load_mnist(trained, "mnist")
+    Path("file").touch()
+    script.load_classifier(images, labels, Path("file/classifier.pt"), torch.device("cpu"))
+    assert "file/classifier.pt is not kept" in capsys.readouterr().out
