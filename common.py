@@ -1102,6 +1102,8 @@ def load_checkpoint(path):
     """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(saved, dict):
+            raise TypeError(f"it holds a {type(saved).__name__}")
         for name in ("script", "args", "generator", "G", "step", "epoch"):
             saved[name]  # a KeyError where it is missing
         return saved

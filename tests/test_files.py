@@ -1,0 +1,165 @@
+"""Files and folders of a run: never half a file, never two runs in one folder."""
+import contextlib
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import common
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+
+def write(path, content):
+    with common.whole_file(path) as file:
+        file.write(content)
+
+
+# ------------------------------------------------------------------------------------ whole files
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(error):
+    write("kept", b"old")
+    with pytest.raises(error), common.whole_file("kept") as file:
+        file.write(b"half of the new")
+        file.flush()
+        assert Path("kept").read_bytes() == b"old", "not even for a moment"
+        raise error
+    assert Path("kept").read_bytes() == b"old"
+    assert [path.name for path in Path().iterdir()] == ["kept"], "and nothing else"
+    write("kept", b"new")
+    assert Path("kept").read_bytes() == b"new"
+
+
+def test_a_save_that_fails_keeps_the_old_content():
+    common.save_whole("kept.pt", "old")
+    with pytest.raises(Exception, match="lambda|pickle"):
+        common.save_whole("kept.pt", lambda: "cannot be saved")
+    assert torch.load("kept.pt") == "old" and [path.name for path in Path().iterdir()] == ["kept.pt"]
+
+
+def test_two_writers_of_the_same_file_do_not_meet():
+    with common.whole_file("kept") as mine:
+        mine.write(b"mine, ")
+        write("kept", b"theirs")
+        assert Path("kept").read_bytes() == b"theirs"
+        mine.write(b"whole")
+    assert Path("kept").read_bytes() == b"mine, whole"
+    assert [path.name for path in Path().iterdir()] == ["kept"]
+
+
+def test_a_folder_that_was_removed_is_made_again():
+    write("runs/mine/samples/a.png", b"picture")
+    assert Path("runs/mine/samples/a.png").read_bytes() == b"picture"
+
+
+def leftovers():
+    return {path for path in Path().rglob("*") if path.name != "whole"}
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_what_a_kill_leaves_is_removed_an_hour_later():
+    """A child is killed while it writes: what it leaves is made two hours old."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with common.whole_file("whole") as file:
+                file.write(b"half")
+                file.flush()
+                os.write(writer, b"writes")
+                time.sleep(60)
+        finally:
+            os._exit(0)
+    os.read(reader, 10)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    left = leftovers()
+    assert left, "if nothing is left, this test can go"
+    write("whole", b"1")
+    assert leftovers() == left, "somebody may be writing it"
+    Path("unfinished-of-mine.txt").touch()
+    for path in [*left, Path("unfinished-of-mine.txt")]:
+        os.utime(path, (time.time() - 7200,) * 2)
+    write("whole", b"2")
+    assert leftovers() == {Path("unfinished-of-mine.txt")}
+
+
+def test_an_older_versions_leftover_is_a_folder_and_goes_too():
+    Path("unfinished-abc.tmp").mkdir()
+    Path("unfinished-abc.tmp/whole.pt").touch()
+    os.utime("unfinished-abc.tmp", (time.time() - 7200,) * 2)
+    write("whole", b"1")
+    assert not leftovers()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_files_permissions_follow_the_umask(umask, mode):
+    """Others of a group may read a shared run; a temporary file's 0600 would lock them out."""
+    before = os.umask(umask)
+    try:
+        write("shared", b"1")
+        common.save_whole("shared.pt", "1")
+    finally:
+        os.umask(before)
+    assert [Path(name).stat().st_mode & 0o777 for name in ("shared", "shared.pt")] == [mode] * 2
+
+
+# -------------------------------------------------------------------------------- a run's folder
+def at_once(count, function):
+    """Call the function in so many processes at the same moment; return their answers, texts."""
+    starts = os.pipe()
+    children = []
+    for _ in range(count):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.close(starts[1])
+                os.read(starts[0], 1)  # until the parent closes its end
+                os.write(writer, function().encode())
+            finally:
+                os._exit(0)  # no test goes on here
+        os.close(writer)
+        children.append((child, reader))
+    time.sleep(0.05)  # all of them wait now
+    os.close(starts[1])
+    os.close(starts[0])
+    answers = []
+    for child, reader in children:
+        answers.append(os.read(reader, 10_000).decode())
+        os.close(reader)
+        os.waitpid(child, 0)
+    return answers
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_runs_that_start_at_the_same_moment_get_a_folder_each():
+    args = SimpleNamespace(out=None, script="gan")
+
+    def ten_times():
+        return " ".join(str(common.new_folder(args)) for _ in range(10))
+
+    got = " ".join(at_once(4, ten_times)).split()
+    assert sorted(got) == sorted(f"runs{os.sep}gan" + (f"-{i}" if i > 1 else "") for i in range(1, 41))
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_only_one_of_the_runs_that_start_at_the_same_moment_gets_the_folder_of_out():
+    def ten_times():
+        got = []
+        for i in range(10):
+            with contextlib.suppress(SystemExit):
+                common.new_folder(SimpleNamespace(out=f"mine-{i}", script="gan"))
+                got.append(f"mine-{i}")
+        return " ".join(got)
+
+    got = " ".join(at_once(4, ten_times)).split()
+    assert sorted(got) == [f"mine-{i}" for i in range(10)]
