@@ -1,14 +1,14 @@
-"""Two generators on CelebA faces against one discriminator: vanilla (the plain one), and DCGAN.
+"""Two generators on CelebA faces, a vanilla (plain) one and the DCGAN's, with one discriminator.
 
 Source    "TME #8: Generative Adversarial Networks", a lab report on the DCGAN of Radford et al.,
           2015, arXiv:1511.06434
-Run       python dcgan_celeba.py                  the DCGAN's, hours on a CPU; CelebA in data/celeba
-          python dcgan_celeba.py --generator vanilla        the vanilla one, half of the arithmetic
-          python dcgan_celeba.py --generator vanilla --compare runs/dcgan_celeba    both losses
-          python dcgan_celeba.py --dataset toy            faces drawn by code, nothing to download
-          python dcgan_celeba.py --dataset mnist      the lab's 28 x 28 nets; minibatches of 64
-          python dcgan_celeba.py --data ~/pictures --ngf 16 --ndf 16        yours, on a slow laptop
-Look at   samples/ and training.gif (the same noise in every epoch), losses.png in the run's folder
+Run       python dcgan_celeba.py                        put CelebA into data/celeba; hours on a CPU
+          python dcgan_celeba.py --generator vanilla    about half of the arithmetic
+          python dcgan_celeba.py --dataset toy          faces drawn by code, nothing to download
+          python dcgan_celeba.py --dataset mnist        the lab's smaller nets, for 28 x 28
+          python dcgan_celeba.py --data ~/pictures --ngf 16 --ndf 16    your own, on a slow laptop
+          python dcgan_celeba.py --generator vanilla --compare runs/dcgan_celeba    draw both losses
+Look at   samples/ and training.gif (always from the same noise), losses.png in the run's folder
 Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): the probability
           that x is real, as in the papers. In the code D returns logits (B,), the numbers whose
           sigmoid is D(x). B: --batch-size.

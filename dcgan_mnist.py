@@ -2,11 +2,11 @@
 
 Source    "Generative Adversarial Networks", Gregor Cerar's blog post (2023): the GAN of Goodfellow
           et al. 2014 (arXiv:1406.2661) and the DCGAN of Radford et al. 2015 (arXiv:1511.06434)
-Run       python dcgan_mnist.py --epochs 16           the DCGAN; downloads MNIST (11 MB)
-          python dcgan_mnist.py --model mlp           the MLP GAN, 100 epochs: half an hour
-          python dcgan_mnist.py --dataset toy         zeros drawn by code, nothing to download
-          python dcgan_mnist.py --cuda-graph          on an NVIDIA GPU, several times faster
-Look at   training.gif (16 x 16 samples, the same noise in every epoch), samples/, losses.png
+Run       python dcgan_mnist.py --epochs 16      the DCGAN; downloads MNIST (11 MB)
+          python dcgan_mnist.py --model mlp      the MLP GAN, 100 epochs: half an hour
+          python dcgan_mnist.py --dataset toy    zeros drawn by code, nothing to download
+          python dcgan_mnist.py --cuda-graph     several times faster, on an NVIDIA GPU
+Look at   training.gif (16 x 16 samples, always from the same noise), samples/, losses.png
 Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): the probability
           that x is real, as in the papers. In the code D returns logits (B,), the numbers whose
           sigmoid is D(x). B: --batch-size.

@@ -3,11 +3,11 @@
 Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135
           at Université de Montréal, 2018: the WGAN of Arjovsky et al. 2017 (arXiv:1701.07875), the
           LSGAN of Mao et al. 2016 (arXiv:1611.04076)
-Run       python wgan_celeba.py                           the WGAN; put CelebA into data/celeba
-          python wgan_celeba.py --loss minimax            Goodfellow et al. 2014, on the same nets
-          python wgan_celeba.py --loss lsgan --upsample nearest        resizing, no deconvolution
-          python wgan_celeba.py --dataset toy             faces drawn by code, nothing to download
-          python wgan_celeba.py --data ~/pictures --ngf 16 --ndf 16         yours, on a slow laptop
+Run       python wgan_celeba.py                   the WGAN; put CelebA into data/celeba
+          python wgan_celeba.py --loss minimax    the GAN of Goodfellow et al. 2014, same nets
+          python wgan_celeba.py --loss lsgan --upsample nearest    G resizes in place of deconvolving
+          python wgan_celeba.py --dataset toy     faces drawn by code, nothing to download
+          python wgan_celeba.py --data ~/pictures --ngf 16 --ndf 16    your own, on a slow laptop
 Look at   losses.png (with wgan, w_estimate is the curve that means something), samples/
 Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): numbers (B,), high
           for real. With wgan D is called the critic; with minimax the numbers are logits, and
