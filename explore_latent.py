@@ -249,9 +249,9 @@ def between(G, space, a, b, frames):
 
 
 def walk(G, latent_dim, args):
-    """walk_<seeds>_<space>: as PNG, a strip of 11 pictures from each seed to the next; as GIF and as
-    MP4, the whole way and back to the first seed. With --space all, the three spaces are below one
-    another (PNG) or side by side."""
+    """walk_<seeds>_<space>: as PNG, a strip of 11 pictures from each seed to the next; as GIF and
+    as MP4, the whole way and back to the first seed. With --space all, the three spaces are below
+    one another (PNG) or side by side."""
     spaces = ["latent", "sphere", "screen"] if args.space == "all" else [args.space]
     z = [z_of(seed, latent_dim) for seed in args.seeds]
     pairs = list(itertools.pairwise(z))
@@ -330,7 +330,8 @@ def export(G, args):
             if not value.isfinite().all():
                 common.fail(f"{args.checkpoint}: {name} is not finite in half precision")
         weights[name] = value
-    flags = {name: value for name, value in saved["args"].items() if name not in ("data", "device")}
+    paths = ("data", "out", "resume", "compare", "device")  # nobody's business but the owner's
+    flags = {name: value for name, value in saved["args"].items() if name not in paths}
     if Path(args.out).exists():
         common.fail(f"--out {args.out} is there already: name another file, or remove it")
     common.save_whole(args.out, {

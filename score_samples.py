@@ -230,8 +230,8 @@ def load_reals(dataset, data):
     return common.load_mnist(data, dataset, test=True)
 
 
-def load_runs(args):
-    """The checkpoints, their dataset and its folder. Ends the program if they cannot be compared."""
+def find_dataset(args):
+    """The dataset of the checkpoints and its folder. Ends the program if they differ."""
     runs = [common.load_checkpoint(path) for path in args.checkpoints]
     dataset, data = runs[0]["args"].get("dataset"), runs[0]["args"].get("data")
     for path, run in zip(args.checkpoints, runs):
@@ -246,7 +246,7 @@ def load_runs(args):
                         "nothing to score")
     if dataset == "celeba" and data and not args.data:
         common.check_data_of_run(data, args.checkpoints[0])
-    return runs, dataset, args.data or data or "data"
+    return dataset, args.data or data or "data"
 
 
 def draw_samples(args, device):
@@ -339,7 +339,7 @@ def plot_scores(path, rows):
 def main(argv=None):
     args = parse_args(argv)
     device = common.pick_device(args.device, training=False)
-    _, dataset, data = load_runs(args)
+    dataset, data = find_dataset(args)
     if dataset == "celeba":
         net = Inception(args.weights)  # are its weights missing? Better to know it now than later
     samples = draw_samples(args, device)

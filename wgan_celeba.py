@@ -5,7 +5,7 @@ Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière 
           LSGAN of Mao et al. 2016 (arXiv:1611.04076)
 Run       python wgan_celeba.py                   the WGAN; put CelebA into data/celeba
           python wgan_celeba.py --loss minimax    the GAN of Goodfellow et al. 2014, same nets
-          python wgan_celeba.py --loss lsgan --upsample nearest    G resizes in place of deconvolving
+          python wgan_celeba.py --loss lsgan --upsample nearest    G without deconvolutions
           python wgan_celeba.py --dataset toy     faces drawn by code, nothing to download
           python wgan_celeba.py --data ~/pictures --ngf 16 --ndf 16    your own, on a slow laptop
 Look at   losses.png (with wgan, w_estimate is the curve that means something), samples/
