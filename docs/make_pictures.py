@@ -11,6 +11,7 @@ command is never taken for it. Nothing is picked: a picture shows the first samp
 import hashlib
 import importlib
 import math
+import os
 import shlex
 import shutil
 import subprocess
@@ -115,67 +116,34 @@ RUNS = {
     "toy-lsgan-32": f"wgan_celeba.py --loss lsgan {TOY.replace('20', '32')}",
     "toy-wgan": f"wgan_celeba.py --loss wgan {TOY.replace('20', '40')}",
 }
-EVAL_G = [
-    ("        fake = G(torch.randn(len(real), latent_dim, device=device))\n",
-     "        fake = G.eval()(torch.randn(len(real), latent_dim, device=device))\n"),
-    ("        loss_G = step_G(G, D, opt_G, fake)\n",
-     "        fake = G.train()(torch.randn(len(real), latent_dim, device=device))\n"
-     "        loss_G = step_G(G, D, opt_G, fake)\n"),
-]
-EVAL_D = [
-    ("        loss_G = step_G(G, D, opt_G, fake)\n",
-     "        loss_G = step_G(G, D.eval(), opt_G, fake)\n"
-     "        D.train()\n"),
-]
-SATURATING = [
-    ("    loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))\n",
-     "    loss_G = -F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))\n"),
-]
-ALL_BATCHNORM = [  # on G's output and D's first layer too
-    ("            double(ngf, 3, upsample),", "            double(ngf, 3, upsample), nn.BatchNorm2d(3),"),
-    ("stride=2, padding=1), nn.LeakyReLU(0.2),  # -> (64, 32, 32)",
-     "stride=2, padding=1), nn.BatchNorm2d(ndf), nn.LeakyReLU(0.2),"),
-]
-MIRRORED = [  # half of each minibatch of reals, at random
-    ("            real = common.to_float(images[batch].to(device))\n",
-     "            real = common.to_float(images[batch].to(device))\n"
-     "            real = torch.where(torch.rand(len(real), 1, 1, 1, device=device) < 0.5, real.flip(3), real)\n"),
-]
-CELEBA = [  # as many minibatches in an epoch as CelebA has: each of the 10,000 faces 20 times, or 21
-    ("        return common.load_faces(args.data, args.limit)\n",
-     "        return common.load_faces(args.data, args.limit).repeat(21, 1, 1, 1)[:202_599]\n"),
-]
-ADAM = [
-    ("torch.optim.RMSprop(net.parameters(), args.lr) for",
-     "torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999)) for"),
-]
-# run -> what is changed in its script: pairs of (text, text that takes its place)
-EDITS = {
-    **{run: EVAL_G for run in RUNS if run.startswith("blog-eval-g")},
-    **{run: EVAL_D for run in RUNS if run.startswith(("blog-eval-d", "blog-eval-mlp"))},
-    **{run: SATURATING for run in RUNS if run.startswith("blog") and "saturating" in run},
-    **{run: ALL_BATCHNORM for run in RUNS if run.startswith("minimax-all-bn")},
-    **{run: MIRRORED for run in RUNS if run.startswith("minimax-mirrored")},
-    **{run: CELEBA for run in RUNS if "celeba-full" in run},
-    **{run: ADAM for run in RUNS if run.startswith("wgan-adam")},
-}
+PATCHES = ROOT / "docs/notebook/patches"
+
+
+def patch_of(run):
+    """The patch that a run's script needs, or None."""
+    script = RUNS[run].split()[0]
+    if run.startswith("blog-eval-g"):
+        return PATCHES / "eval_g.patch"
+    if run.startswith(("blog-eval-d", "blog-eval-mlp")):
+        return PATCHES / "eval_d.patch"
+    if run.startswith("blog") and "saturating" in run:
+        return PATCHES / "saturating.patch"
+    if run.startswith("minimax-all-bn"):
+        return PATCHES / "all_batchnorm.patch"
+    if run.startswith("minimax-mirrored"):
+        return PATCHES / "mirrored.patch"
+    if "celeba-full" in run:
+        return PATCHES / ("celeba_size_lab.patch" if script == "dcgan_celeba.py" else "celeba_size_wgan.patch")
+    if run.startswith("wgan-adam"):
+        return PATCHES / "adam.patch"
+    return None
 
 
 def folder(run):
-    """The folder of a run: its name, and eight digits that depend on its command and edits."""
-    recipe = repr((RUNS[run], EDITS.get(run)))
+    """The folder of a run: its name, and eight digits that depend on its command and patch."""
+    patch = patch_of(run)
+    recipe = RUNS[run] + (patch.read_text() if patch else "")
     return ROOT / "runs/docs" / f"{run}-{hashlib.sha1(recipe.encode()).hexdigest()[:8]}"
-
-
-def edited(run):
-    """The text of a run's script, with its edits."""
-    script = RUNS[run].split()[0]
-    text = (ROOT / script).read_text()
-    for old, new in EDITS[run]:
-        if text.count(old) != 1:
-            sys.exit(f"{run}: {old!r} is not once in {script}")
-        text = text.replace(old, new)
-    return text
 
 
 def make(run):
@@ -186,16 +154,18 @@ def make(run):
     for needed in [flag[1:-1] for flag in flags if flag[0] == "{"]:
         make(needed)
     place = ROOT
-    if run in EDITS:  # a copy of the script, edited
+    if patch_of(run):  # a copy of the script, patched
         place = out.parent / f"{out.name}-code"
         place.mkdir(parents=True, exist_ok=True)
-        for name in ("common.py", "cuda_graph.py"):
+        for name in ("common.py", "cuda_graph.py", script):
             shutil.copy(ROOT / name, place)
-        (place / script).write_text(edited(run))
+        outside = {**os.environ, "GIT_CEILING_DIRECTORIES": str(place.parent)}  # not as a part of this repository
+        subprocess.run(["git", "apply", str(patch_of(run))], cwd=place, env=outside, check=True)
     started = (out / "checkpoint.pt").exists()
     flags = [str(folder(flag[1:-1])) if flag[0] == "{" else flag for flag in flags]  # another run's folder
-    flags = ["--resume", str(out)] if started else [*flags, "--data", str(ROOT / "data"), "--out", str(out)]
-    if subprocess.run([sys.executable, script, *flags], cwd=place).returncode:
+    flags = ["--resume", str(out)] if started else [*flags, "--data", str(ROOT / "data"), "--out", str(out),
+                                                            "--sample-every", "0"]
+    if subprocess.run([sys.executable, script, *flags], cwd=place, check=False).returncode:
         sys.exit(f"{run} was not made")
 
 
@@ -486,7 +456,7 @@ def main():
     words = sys.argv[1:]
     if words[:1] == ["--list"]:
         for run, command in RUNS.items():
-            print(f"{folder(run).name}: python {command}" + (" (edited)" if run in EDITS else ""))
+            print(f"{folder(run).name}: python {command}" + (f" ({patch_of(run).name})" if patch_of(run) else ""))
     elif words[:1] == ["--run"]:
         for run in words[1:]:
             make(run)
