@@ -1,4 +1,4 @@
-"""What the training scripts share that teaches nothing about GANs.
+"""Helpers of the scripts. Nothing here is about GANs.
 
 Read a training script first, and come here for the details of a helper that it calls. The sections:
 how a program ends, flags, device, images in, pictures out, tables, the log of a run, the run's
@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -42,11 +43,11 @@ def fail(message, status=2):
 
 
 def launch(main):
-    """Run a script's main, and end with one line what is no mistake in the code.
+    """Run a script's main. Where it stops for a reason that is no bug, print one line.
 
-    That is Ctrl-C (exit status 130), too little memory and a full disk (1), and a file or folder
-    that cannot be read or written (2). A missing file keeps its traceback: most likely it is a
-    mistake in your code.
+    Such reasons are Ctrl-C (exit status 130), too little memory and a full disk (1), and a file or
+    folder that cannot be read or written (2). Everything else keeps its traceback. So does a
+    missing file: most likely it is a mistake in your code.
     """
     if hasattr(sys.stdout, "reconfigure"):  # print a name even if the console lacks its letters
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -70,7 +71,7 @@ how_to_go_on = ""  # what `launch` adds when a run stops: "; --resume DIR goes o
 
 
 def set_how_to_go_on(folder, epoch, epochs):
-    """Remember what a run in `folder` that has finished `epoch` of `epochs` says when it stops."""
+    """Set the hint that `launch` prints when the run in `folder` stops: how to go on with it."""
     global how_to_go_on
     if epoch < epochs:
         how_to_go_on = f"; --resume {folder} goes on with epoch {epoch + 1}"
@@ -98,7 +99,7 @@ def positive(number):
     def convert(text):
         value = number(text)
         if not 0 < value < 2**32:  # nan fails too
-            raise argparse.ArgumentTypeError(f"{text} is out of range: a number above 0, please")
+            raise argparse.ArgumentTypeError(f"{text} is out of range: above 0, below 2**32")
         return value
 
     convert.__name__ = number.__name__  # argparse names it where the text is no number
@@ -110,7 +111,7 @@ def not_negative(number):
     def convert(text):
         value = number(text)
         if not 0 <= value < 2**32:
-            raise argparse.ArgumentTypeError(f"{text} is out of range: 0 or more, please")
+            raise argparse.ArgumentTypeError(f"{text} is out of range: at least 0, below 2**32")
         return value
 
     convert.__name__ = number.__name__
@@ -136,23 +137,25 @@ def training_parser(file, doc, kinds, epochs, batch_size, seed, sample_every):
     new_or_old = parser.add_mutually_exclusive_group()
     new_or_old.add_argument(
         "--out", type=folder, metavar="DIR",
-        help=f"folder for the new run (default: the next free runs/{Path(file).stem}-N)")
+        help=f"folder for the new run (default: runs/{Path(file).stem}, or {Path(file).stem}-2, "
+             "-3, ... where that is taken)")
     new_or_old.add_argument(
         "--resume", type=folder, metavar="DIR",
-        help="go on with the run in this folder, after its last finished epoch, with its flags")
+        help="continue the run in this folder after its last finished epoch, with the same flags")
     add("--epochs", type=positive(int), default=epochs, metavar="N",
-        help="passes over the data, in total also with --resume (default: %(default)s)")
+        help="passes over the data, counted from the start of the run, also with --resume "
+             "(default: %(default)s)")
     add("--batch-size", type=positive(int), default=batch_size, metavar="N",
         help="real images in a minibatch" + (" (default: %(default)s)" if batch_size else ""))
     add("--seed", type=not_negative(int), default=seed, metavar="N",
-        help="decides the first weights, the noise and the order of the images "
+        help="random seed of the initial weights, the noise and the order of the images "
              "(default: %(default)s)")
     add("--sample-every", type=not_negative(int), default=sample_every, metavar="N",
-        help="save pictures every N steps, at steps 10, 20, 50, 100 and 200, and after each epoch; "
-             "0: after each epoch only (default: %(default)s)")
+        help="save samples every N steps, also at steps 10, 20, 50, 100 and 200, and after each "
+             "epoch; 0: only after each epoch (default: %(default)s)")
     add("--device", help="cpu, cuda, cuda:1 or mps (default: cuda where there is one, else cpu)")
     add("--precision", default="fp32", choices=["fp32", "bf16"],
-        help="what the nets compute with (default: %(default)s, which is TF32 on CUDA). bf16 is "
+        help="number format of the nets (default: %(default)s, which is TF32 on CUDA). bf16 is "
              "faster on GPUs since Ampere, and on CPUs with amx_bf16 (Intel) or avx512_bf16 (AMD)")
     add("--cuda-graph", action=argparse.BooleanOptionalAction, default=False,
         help="on CUDA, record a training step once and replay it: several times faster")
@@ -168,7 +171,9 @@ def parse(parser, argv):
     saved = None
     if args.resume is not None:
         saved = load_run(args.resume, Path(parser.prog).stem)
-        parser.set_defaults(**saved["args"])  # a flag that is not typed has the run's value
+        # Parse again: the run's values become the defaults, so a flag that is typed wins. This also
+        # brings back args.images and args.checksum (see check_images).
+        parser.set_defaults(**saved["args"])
         args = parser.parse_args(argv)
         check_resumed_flags(args, saved)
         set_how_to_go_on(args.resume, saved["epoch"], args.epochs)
@@ -196,14 +201,16 @@ MAY_CHANGE_ON_RESUME = ["epochs", "data", "device", "sample_every", "cuda_graph"
 def check_resumed_flags(args, saved):
     """End the program where a flag would make another experiment of the resumed run."""
     for name, value in saved["args"].items():
-        flag, typed = f"--{name.replace('_', '-')}", getattr(args, name)
+        typed = getattr(args, name)
         if typed != value and name not in MAY_CHANGE_ON_RESUME:
+            flag = "--" + name.replace("_", "-")
             fail(f"{flag} {typed}: that run has {value}, and it cannot change")
     if args.epochs < saved["epoch"]:
         fail(f"--epochs {args.epochs}: that run has had {saved['epoch']}; this number is the total")
     # on MPS the weights have another memory layout (see `prepare`), and so do Adam's moments
-    before, now = (str(device) for device in (saved["args"]["device"], args.device))
-    if before != now and "mps" in before + now:
+    before = str(saved["args"]["device"])
+    now = str(args.device)
+    if before != now and ("mps" in before or "mps" in now):
         fail(f"--device {now}: that run has {before}; no run can move to mps, or away from it")
     if args.dataset == "celeba" and args.data == saved["args"]["data"]:  # the others are downloaded
         check_data_of_run(args.data, args.resume)
@@ -237,8 +244,9 @@ def prepare(net, device, precision="fp32"):
     """Move a net to the device. With bf16 it computes under autocast; its weights and its output
     stay float32. (Do not deep-copy such a net: the copy would compute with these weights.)"""
     if precision == "bf16":
-        forward = torch.autocast(device.type, torch.bfloat16)(net.forward)
-        net.forward = lambda *inputs: forward(*inputs).float()
+        # wrapped once: a `with torch.autocast` in each call would take longer
+        forward_in_bf16 = torch.autocast(device.type, torch.bfloat16)(net.forward)
+        net.forward = lambda *inputs: forward_in_bf16(*inputs).float()
     # channels_last is faster on a CPU, and 1.1 to 1.5 times as fast on an H200
     memory_format = torch.channels_last
     if device.type == "mps":  # where BatchNorm's gradients were wrong with it
@@ -303,7 +311,7 @@ def is_hidden(name):
 
 
 def owner_of(subfolders, names):
-    """What a folder is that holds other pictures than a dataset's, or None: told by its content."""
+    """Whose pictures a folder holds if they are no dataset, by what else is in it; or None."""
     if "samples" in subfolders and ("checkpoint.pt" in names or "config.json" in names):
         return "folders of our own runs"  # full of generated pictures
     if "pyvenv.cfg" in names:
@@ -522,7 +530,7 @@ def to_8_bits(image):
 
 
 class CannotRead(Exception):
-    """The disk or the archive does not hand over a picture, which may well be whole."""
+    """A picture could not be read, but may be whole: a permission, the network, a password."""
 
 
 def read(picture):
@@ -585,10 +593,11 @@ def decode_all(pictures, size):
 
 def report_broken(broken, count, place):
     """Name the broken ones of `count` pictures. More than one in ten end the program."""
-    first, *others = broken
-    names = ", ".join([f"{first} ({broken[first]})", *others[:8]])
+    names = list(broken)
     message = (f"{len(broken)} of {count} pictures in {place} are broken (one in ten may be): "
-               f"{names}")
+               f"{names[0]} ({broken[names[0]]})")
+    if len(names) > 1:
+        message += ", " + ", ".join(names[1:9])
     if len(broken) > count / 10:
         fail(message)
     print(message, flush=True)
@@ -724,7 +733,7 @@ def save_grid(path, images, columns=None):
 
 
 def save_samples(path, G, *inputs):
-    """Save G's images of some fixed inputs: z, and whatever else your G takes.
+    """Save what G draws from fixed inputs: z, and whatever else your G takes.
 
     In eval mode BatchNorm uses its running statistics, so no image depends on the others in its
     batch. Afterwards G is back in training mode.
@@ -773,11 +782,12 @@ def running_median(x, y, window=101):
 def draw_losses(path, table, chance_level=None):
     """Draw a run's losses.csv (see read_csv): columns whose names begin alike (loss_, d_) share a
     panel, pale, with their running medians. chance_level: loss_d of a D that cannot tell."""
-    panels = {"w": []}  # w_estimate comes first
+    panels = {}  # how its columns begin -> their names: "loss" -> ["loss_d", "loss_g"]
     for name in table:
         if name not in ("step", "epoch", "g_step"):
-            panels.setdefault(name.partition("_")[0], []).append(name)
-    panels = {kind: names for kind, names in panels.items() if names}
+            panels.setdefault(name.split("_")[0], []).append(name)
+    if "w" in panels:  # w_estimate comes first
+        panels = {"w": panels.pop("w"), **panels}
     figure = new_figure(figsize=(9, 3 * len(panels)))
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False).flat
     every = len(table["step"]) // 10_000 + 1  # of a long run only some rows: more cannot be seen
@@ -800,7 +810,8 @@ def draw_gif(path, pictures):
     Each is shown in proportion to the steps that led to it; all of them take 10 seconds at most.
     """
     every = max(1, math.ceil(len(pictures) / 100))
-    pictures = pictures[::-1][::every][::-1]
+    first = (len(pictures) - 1) % every  # so that the last one is among them
+    pictures = pictures[first::every]
     frames, steps = [], []
     for picture in pictures:
         with optional(f"the frame of {picture} in {path}"):  # a damaged file costs its frame
@@ -834,7 +845,7 @@ def step_of(picture):
 
 # ------------------------------------------------------------------------------------------ tables
 def add_row(rows, **values):
-    """Add a row to a table that is not written yet. Its columns cannot come and go.
+    """Add a row to a table that is not written yet. All rows need the same columns.
 
     Tensors stay where they are, without their graphs, which would fill the memory.
     """
@@ -862,7 +873,7 @@ def append_rows(path, rows):
     """Append rows to a CSV file, and return them as an array.
 
     Ends the program if the file has other columns, as after a resume of a changed script, and if
-    a number is not finite: then the last checkpoint is older, and still good.
+    a number is not finite: the last checkpoint, of an earlier epoch, is still good.
     """
     names = ",".join(rows[0])
     table = to_table(rows)
@@ -888,7 +899,7 @@ def keep_rows(path, count):
         file.seek(0)
         end = 0
         if count > 0:
-            for _, line in zip(range(count + 1), file):
+            for line in itertools.islice(file, count + 1):  # the header and the rows
                 end += len(line)
         file.truncate(end)
 
@@ -916,8 +927,8 @@ class Log:
         self.out, self.args, self.chance_level = out, args, chance_level
         self.live = is_terminal()
         self.rows = []  # not written yet. Tensors stay on the device: .item() makes a GPU wait
-        self.last_drawing = time.perf_counter() - 30  # the first one may come after 30 seconds
-        self.pause = 60  # seconds between two drawings
+        self.pause = 60  # seconds between two drawings; the first one may come after 30
+        self.last_drawing = time.perf_counter() - 30
         self.checkpoint_was_announced = False
 
     def start_epoch(self, epoch, steps):
@@ -1082,7 +1093,8 @@ def save_whole(path, content):
         try:
             torch.save(content, file)
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # a full disk, for which torch has own words
+            # torch.save hides a full disk behind a RuntimeError of its own
+            if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
 
@@ -1105,7 +1117,8 @@ def load_checkpoint(path):
         if not isinstance(saved, dict):
             raise TypeError(f"it holds a {type(saved).__name__}")
         for name in ("script", "args", "generator", "G", "step", "epoch"):
-            saved[name]  # a KeyError where it is missing
+            if name not in saved:
+                raise KeyError(name)
         return saved
     except Exception as error:  # missing, cut short, something else, hostile: many types
         reason = repr(error).partition(" This file")[0][:200]

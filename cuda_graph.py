@@ -26,7 +26,7 @@ def recorded(function, device, optimizers):
     """
     if device.type != "cuda":
         return function
-    if device.index:  # --device cuda:1: the graph is made on the current device
+    if device.index not in (None, 0):  # --device cuda:1: the graph is made on the current device
         torch.cuda.set_device(device)
     graph = torch.cuda.CUDAGraph()
     side_stream = torch.cuda.Stream()
@@ -51,7 +51,7 @@ def recorded(function, device, optimizers):
             outputs = function(*inputs)
         set_capturable(optimizers, False, device)  # a checkpoint is the same as without a graph
 
-    def replay(*batch):
+    def run(*batch):
         nonlocal calls
         calls += 1
         if calls <= WARM_UP:
@@ -64,24 +64,25 @@ def recorded(function, device, optimizers):
         for recorded_input, tensor in zip(inputs, batch):
             recorded_input.copy_(tensor)
         graph.replay()
+        # copies: the next replay overwrites the outputs
         if torch.is_tensor(outputs):
             return outputs.clone()
         return tuple(output.clone() for output in outputs)
 
-    return replay
+    return run
 
 
 def learning_rates(optimizers):
     return [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
 
 
-def set_capturable(optimizers, yes, device):
+def set_capturable(optimizers, value, device):
     """Tell Adam and RMSprop that they are recorded: then they count their steps on the GPU.
     SGD has no such switch, and needs none."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             if "capturable" in group:
-                group["capturable"] = yes
+                group["capturable"] = value
         for state in optimizer.state.values():
             if "step" in state:
                 state["step"] = state["step"].to(device)

@@ -35,11 +35,12 @@ def parse_args(argv):
     add("--ndf", type=common.positive(int), default=64, metavar="N",
         help="width of D (default: %(default)s, as in the lab); 16 for a slow laptop")
     add("--lr", type=common.positive(float), default=2e-4, metavar="RATE",
-        help="Adam's learning rate for G and D (default: %(default)s). The lab prints 0.002, and "
-             "names Radford et al. for it, who used 0.0002")
+        help="Adam's learning rate for G and D (default: %(default)s, as in Radford et al. 2015; "
+             "the lab prints 0.002 and cites them for it)")
     add("--compare", type=common.folder, metavar="RUN",
         help="draw the losses of this run's folder beside the new ones, in losses_comparison.png")
-    parser.epilog = "The default --batch-size is 128, and with --dataset mnist 64."
+    parser.epilog = ('The lab: "TME #8: Generative Adversarial Networks". The default '
+                     "--batch-size is 128, and with --dataset mnist 64.")
     args, saved = common.parse(parser, argv)
     if args.generator is None:
         args.generator = "vanilla" if args.dataset == "mnist" else "dcgan"
@@ -65,7 +66,7 @@ def load_images(args):
 # ---------------------------------------------------------------------------------------- the nets
 def up(channels_in, channels_out, kernel_size, stride, padding):
     """A block of G: size -> stride * (size - 1) + kernel_size - 2 * padding. No bias:
-    BatchNorm's shift does its work."""
+    BatchNorm follows, and has its own."""
     return nn.Sequential(
         nn.ConvTranspose2d(channels_in, channels_out, kernel_size, stride, padding, bias=False),
         nn.BatchNorm2d(channels_out), nn.ReLU())
@@ -79,7 +80,10 @@ def down(channels_in, channels_out, kernel_size, stride, padding):
 
 
 class VanillaGenerator(nn.Module):
-    """z (B, latent_dim) -> images in [-1, 1]: (B, 3, 64, 64), or with size=28 (B, 1, 28, 28)."""
+    """z (B, latent_dim) -> images in [-1, 1]: (B, 3, 64, 64), or with size=28 (B, 1, 28, 28).
+
+    The lab calls it vanilla. It has convolutions and BatchNorm, like a DCGAN.
+    """
 
     def __init__(self, latent_dim=100, ngf=64, size=64):  # comments: one image's shapes, ngf=64
         super().__init__()
@@ -91,7 +95,7 @@ class VanillaGenerator(nn.Module):
                 up(2 * ngf, ngf, 4, stride=2, padding=1),  # (128, 16, 16) -> (64, 32, 32)
                 nn.ConvTranspose2d(ngf, 3, 4, stride=2, padding=1, bias=False),  # -> (3, 64, 64)
             ]
-        elif size == 28:  # MNIST: one block less, and a padding of 2 that turns 8 into 14
+        elif size == 28:  # MNIST: one block less; padding=2 makes 8 -> 14, not 16
             blocks = [
                 up(latent_dim, 4 * ngf, 4, stride=1, padding=0),  # (100, 1, 1) -> (256, 4, 4)
                 up(4 * ngf, 2 * ngf, 4, stride=2, padding=1),  # (256, 4, 4) -> (128, 8, 8)
@@ -134,7 +138,8 @@ class DCGANGenerator(nn.Module):
 class Discriminator(nn.Module):
     """Images (B, 3, 64, 64), or with size=28 (B, 1, 28, 28), in [-1, 1] -> logits (B,).
 
-    No BatchNorm on the first and last layer. No sigmoid: the loss has it, and never takes log 0.
+    No BatchNorm on the first and last layer. No sigmoid at the end: the loss applies it, and
+    never takes log 0.
     """
 
     def __init__(self, ndf=64, size=64):
@@ -184,7 +189,7 @@ def step_D(D, opt_D, real, fake):
     # two batches: in one, BatchNorm would mix the statistics of reals and fakes
     logits_real = D(real)
     logits_fake = D(fake)
-    # cross-entropy that includes the sigmoid: label 1 gives -log D(x), label 0 -log(1 - D(x))
+    # this cross-entropy applies the sigmoid; label 1 gives -log D(x), label 0 -log(1 - D(x))
     loss_real = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))
     loss_fake = F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))
     loss_D = loss_real + loss_fake
@@ -197,15 +202,15 @@ def step_D(D, opt_D, real, fake):
 
 
 def step_G(G, D, opt_G, fake):
-    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)).
+    """Teach G to fool the updated D: minimise  -log D(G(z)).
 
     fake: images (B, C, H, W) in [-1, 1], not detached: the gradient goes through D back to G.
     Returns the loss, a tensor.
     """
     logits = D(fake)
-    # The minimax game has log(1 - D(G(z))) here. Its slope at D's logit, -D(G(z)), is near 0 when D
-    # is sure of a fake, and G learns nothing. The slope of -log D(G(z)), which is D(G(z)) - 1, is
-    # near -1 then (Goodfellow et al. 2014, section 3).
+    # Why not minimise log(1 - D(G(z))), as the minimax game says? Its slope with respect to D's
+    # logit is -D(G(z)). That is near 0 when D is sure of a fake, so G learns almost nothing. The
+    # slope of -log D(G(z)) is D(G(z)) - 1: near -1 in that case (Goodfellow et al. 2014, sec. 3).
     loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
     loss_G.backward(inputs=list(G.parameters()))  # only G's weights get a gradient, not D's
@@ -223,7 +228,7 @@ READING_KEY = """How to read the losses: loss_d = loss on reals + loss on fakes.
 def main(argv=None):
     args, saved = parse_args(argv)
     device = common.pick_device(args.device)
-    torch.manual_seed(args.seed)  # decides the fixed noise and the first weights
+    torch.manual_seed(args.seed)  # decides the fixed noise and the initial weights
 
     images = load_images(args)
     common.check_images(images, args)
@@ -241,18 +246,19 @@ def main(argv=None):
     D = Discriminator(args.ndf, size)
     for net in (G, D):
         net.apply(init_weights)
-        common.prepare(net, device, args.precision)
+        common.prepare(net, device, args.precision)  # moves it to the device
 
     # fused: the same update, computed faster
     opt_G = torch.optim.Adam(G.parameters(), args.lr, betas=(0.5, 0.999), fused=True)
     opt_D = torch.optim.Adam(D.parameters(), args.lr, betas=(0.5, 0.999), fused=True)
 
-    # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it at a first reading.
+    # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it on a first reading.
     parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
-    generator = {"class": type(G).__name__, **keywords}  # how the tools build G again
+    # G\'s class and arguments, so that the tools can build it again
+    generator = {"class": type(G).__name__, **keywords}
     step = first_epoch = 0
     out = common.open_run(args, device, G, D)
-    if saved:  # everything becomes what it was after the last finished epoch
+    if saved:  # --resume: restore the state after the last finished epoch
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         step, first_epoch = saved["step"], saved["epoch"]
@@ -269,9 +275,9 @@ def main(argv=None):
 
     def train_step(real):
         fake = G(torch.randn(len(real), latent_dim, device=device))
-        # (1) D learns to tell the reals from as many fakes
+        # (1) update D, with the reals and as many fakes
         loss_D, d_real, d_fake = step_D(D, opt_D, real, fake.detach())
-        # (2) G learns to fool the improved D, with the same fakes
+        # (2) update G, with the same fakes and the updated D
         loss_G = step_G(G, D, opt_G, fake)
         return loss_D, loss_G, d_real, d_fake
 
@@ -280,7 +286,7 @@ def main(argv=None):
         train_step = cuda_graph.recorded(train_step, device, [opt_G, opt_D])
 
     for epoch in range(first_epoch, args.epochs):
-        # all that is random in an epoch depends on this, so a resumed run repeats it exactly
+        # each epoch has a seed of its own, so a resumed run repeats its epochs exactly
         torch.manual_seed(1_000_000 * args.seed + epoch + 1)
         batches = common.shuffled_batches(images, args.batch_size)
         log.start_epoch(epoch, len(batches))

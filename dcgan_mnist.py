@@ -32,6 +32,7 @@ def parse_args(argv):
         help="width of D (default: 32 for dcgan, 128 for mlp, as in the post)")
     add("--lr", type=common.positive(float), default=2e-4, metavar="RATE",
         help="AdamW's learning rate for G and D (default: %(default)s, as in the post)")
+    parser.epilog = "The post: Generative Adversarial Networks, by Gregor Cerar, 2023."
     args, saved = common.parse(parser, argv)
     if args.ngf is None:
         args.ngf = 32 if args.model == "dcgan" else 256
@@ -57,7 +58,7 @@ class MLPGenerator(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(latent_dim, ngf), nn.LeakyReLU(0.2),  # (100,) -> (256,)
             nn.Linear(ngf, 2 * ngf), nn.LeakyReLU(0.2),  # (256,) -> (512,)
-            nn.Linear(2 * ngf, 4 * ngf), nn.LeakyReLU(0.2),  # (512,) -> (1024,) (post's typo: 512)
+            nn.Linear(2 * ngf, 4 * ngf), nn.LeakyReLU(0.2),  # (512,) -> (1024,) (the post: 512)
             nn.Linear(4 * ngf, 28 * 28), nn.Tanh(),  # (1024,) -> (784,)
             nn.Unflatten(1, (1, 28, 28)),  # (784,) -> (1, 28, 28)
         )
@@ -67,8 +68,8 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid: the loss has it, and never
-    takes log 0."""
+    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid at the end: the loss
+    applies it, and never takes log 0."""
 
     def __init__(self, ndf=128):
         super().__init__()
@@ -87,7 +88,7 @@ class MLPDiscriminator(nn.Module):
 # ------------------------------------------------------------------------------- the DCGAN's nets
 def up(channels_in, channels_out, kernel_size, stride, padding):
     """A block of G: size -> stride * (size - 1) + kernel_size - 2 * padding. No bias:
-    BatchNorm's shift does its work."""
+    BatchNorm follows, and has its own."""
     return nn.Sequential(
         nn.ConvTranspose2d(channels_in, channels_out, kernel_size, stride, padding, bias=False),
         nn.BatchNorm2d(channels_out), nn.ReLU())
@@ -155,7 +156,7 @@ def step_D(D, opt_D, real, fake):
     # two batches: in one, BatchNorm would mix the statistics of reals and fakes
     logits_real = D(real)
     logits_fake = D(fake)
-    # cross-entropy that includes the sigmoid: label 1 gives -log D(x), label 0 -log(1 - D(x))
+    # this cross-entropy applies the sigmoid; label 1 gives -log D(x), label 0 -log(1 - D(x))
     loss_real = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))
     loss_fake = F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))
     loss_D = (loss_real + loss_fake) / 2
@@ -168,15 +169,15 @@ def step_D(D, opt_D, real, fake):
 
 
 def step_G(G, D, opt_G, fake):
-    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)).
+    """Teach G to fool the updated D: minimise  -log D(G(z)).
 
     fake: images (B, 1, 28, 28) in [-1, 1], not detached: the gradient goes through D back to G.
     Returns the loss, a tensor.
     """
     logits = D(fake)
-    # The minimax game has log(1 - D(G(z))) here. Its slope at D's logit, -D(G(z)), is near 0 when D
-    # is sure of a fake, and G learns nothing. The slope of -log D(G(z)), which is D(G(z)) - 1, is
-    # near -1 then (Goodfellow et al. 2014, section 3).
+    # Why not minimise log(1 - D(G(z))), as the minimax game says? Its slope with respect to D's
+    # logit is -D(G(z)). That is near 0 when D is sure of a fake, so G learns almost nothing. The
+    # slope of -log D(G(z)) is D(G(z)) - 1: near -1 in that case (Goodfellow et al. 2014, sec. 3).
     loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
     loss_G.backward(inputs=list(G.parameters()))  # only G's weights get a gradient, not D's
@@ -194,7 +195,7 @@ READING_KEY = """How to read the losses: loss_d = (loss on reals + loss on fakes
 def main(argv=None):
     args, saved = parse_args(argv)
     device = common.pick_device(args.device)
-    torch.manual_seed(args.seed)  # decides the fixed noise and the first weights
+    torch.manual_seed(args.seed)  # decides the fixed noise and the initial weights
 
     images = load_images(args)
     common.check_images(images, args)
@@ -211,7 +212,7 @@ def main(argv=None):
         D = MLPDiscriminator(args.ndf)
     for net in (G, D):
         net.apply(init_weights)
-        common.prepare(net, device, args.precision)
+        common.prepare(net, device, args.precision)  # moves it to the device
 
     # fused: the same update, computed faster
     opt_G = torch.optim.AdamW(G.parameters(), args.lr, betas=(0.5, 0.999), weight_decay=1e-5,
@@ -219,12 +220,13 @@ def main(argv=None):
     opt_D = torch.optim.AdamW(D.parameters(), args.lr, betas=(0.5, 0.999), weight_decay=1e-5,
                               fused=True)
 
-    # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it at a first reading.
+    # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it on a first reading.
     parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
-    generator = {"class": type(G).__name__, **keywords}  # how the tools build G again
+    # G\'s class and arguments, so that the tools can build it again
+    generator = {"class": type(G).__name__, **keywords}
     step = first_epoch = 0
     out = common.open_run(args, device, G, D)
-    if saved:  # everything becomes what it was after the last finished epoch
+    if saved:  # --resume: restore the state after the last finished epoch
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         step, first_epoch = saved["step"], saved["epoch"]
@@ -241,9 +243,9 @@ def main(argv=None):
 
     def train_step(real):
         fake = G(torch.randn(len(real), latent_dim, device=device))
-        # (1) D learns to tell the reals from as many fakes
+        # (1) update D, with the reals and as many fakes
         loss_D, d_real, d_fake = step_D(D, opt_D, real, fake.detach())
-        # (2) G learns to fool the improved D, with the same fakes
+        # (2) update G, with the same fakes and the updated D
         loss_G = step_G(G, D, opt_G, fake)
         return loss_D, loss_G, d_real, d_fake
 
@@ -252,7 +254,7 @@ def main(argv=None):
         train_step = cuda_graph.recorded(train_step, device, [opt_G, opt_D])
 
     for epoch in range(first_epoch, args.epochs):
-        # all that is random in an epoch depends on this, so a resumed run repeats it exactly
+        # each epoch has a seed of its own, so a resumed run repeats its epochs exactly
         torch.manual_seed(1_000_000 * args.seed + epoch + 1)
         batches = common.shuffled_batches(images, args.batch_size)
         log.start_epoch(epoch, len(batches))

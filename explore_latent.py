@@ -8,7 +8,7 @@ Run       python explore_latent.py pretrained/faces.pt walk --seeds 140,180
           python explore_latent.py runs/dcgan_celeba/checkpoint.pt walk --seeds 140,180 --space all
           python explore_latent.py runs/dcgan_celeba/checkpoint.pt export --out my_faces.pt
           python explore_latent.py --script my_gan.py runs/my_gan/checkpoint.pt sample
-Look at   the folder that the last line names: `explore` beside the checkpoint of a run
+Look at   the folder that is printed at the end: `explore` beside the checkpoint of a run
 Notation  z: noise (latent_dim,), drawn from N(0, 1) by its seed: seed 42 is the same z in every
           list and command. G(z): an image (C, H, W) in [-1, 1].
 """
@@ -40,7 +40,7 @@ def parse_args(argv):
     parser = common.new_parser(__file__, __doc__)
     parser.add_argument("checkpoint", type=common.folder,
                         help="checkpoint.pt of a run, or an exported generator")
-    add_script_flag(parser, "before the command: ")
+    add_script_flag(parser, "must come before the command: ")
     commands = parser.add_subparsers(dest="command", required=True)
     sample = commands.add_parser("sample", allow_abbrev=False,
                                  help="draw a grid of samples, one for each seed")
@@ -49,13 +49,15 @@ def parse_args(argv):
     play = commands.add_parser("play", allow_abbrev=False,
                                help="set each number in z to +value and to -value, in turn")
     play.add_argument("--value", type=common.positive(float), default=3.0,
-                      help="how far (default: %(default)s standard deviations, as in the "
+                      metavar="X",
+                      help="the value that a number is set to (default: %(default)s, as in the "
                            "assignment)")
     walk = commands.add_parser("walk", allow_abbrev=False,
                                help="walk from seed to seed, and back to the first")
     walk.add_argument("--space", default="latent", choices=["latent", "sphere", "screen", "all"],
-                      help="latent: on a line between the z's; sphere: on an arc between them; "
-                           "screen: fade one picture into the other (default: %(default)s)")
+                      help="latent: on a straight line between the two z; sphere: on an arc "
+                           "(slerp); screen: fade one picture into the other (default: "
+                           "%(default)s)")
     walk.add_argument("--frames", type=common.positive(int), default=50, metavar="N",
                       help="pictures between two seeds, both ends counted (default: %(default)s, "
                            "as in the assignment)")
@@ -73,7 +75,7 @@ def parse_args(argv):
         command.add_argument("--device",
                              help="cpu, cuda, ... (default: cuda where there is one, else cpu)")
     for command in (sample, play, walk, export):
-        command.error = parser.error
+        command.error = parser.error  # one line on stderr
     args = parser.parse_args(argv)
     if args.command == "walk" and (len(args.seeds) < 2 or args.frames < 2):
         common.fail("a walk needs at least two seeds and two frames")
@@ -228,8 +230,8 @@ def play(G, latent_dim, args):
 def slerp(a, b, t):
     """From a to b (latent_dim,) along an arc, t in [0, 1] as (N, 1). Returns (N, latent_dim).
 
-    N(0, 1) in many dimensions lies near a sphere of radius sqrt(latent_dim). The middle of a
-    straight line is too short, by a factor of about sqrt(2), and G was hardly ever trained there.
+    Samples of N(0, 1) in many dimensions lie near a sphere of radius sqrt(latent_dim). The middle
+    of a straight line is shorter, by about sqrt(2), and G has seen few such z in training.
     """
     angle = torch.acos(torch.nn.functional.cosine_similarity(a, b, dim=0).clamp(-1, 1))
     if angle.sin() < 1e-4:  # parallel: there is no arc, or no single one
@@ -257,7 +259,9 @@ def walk(G, latent_dim, args):
     pairs = list(itertools.pairwise(z))
     if len(z) > 2:
         pairs.append((z[-1], z[0]))  # a closed tour
-    legs = {space: [between(G, space, a, b, args.frames) for a, b in pairs] for space in spaces}
+    legs = {}  # space -> the images of each leg
+    for space in spaces:
+        legs[space] = [between(G, space, a, b, args.frames) for a, b in pairs]
 
     name = f"walk_{short_name(args.seeds)}_{args.space}"
     shown = torch.linspace(0, args.frames - 1, min(11, args.frames)).round().long()
@@ -267,7 +271,7 @@ def walk(G, latent_dim, args):
     films = []
     for space in spaces:
         if len(z) == 2:  # there and back, each end once
-            there, = legs[space]
+            there = legs[space][0]
             films.append(torch.cat([there, there[1:-1].flip(0)]))
         else:  # the last picture of a leg is the first of the next one
             films.append(torch.cat([images[:-1] for images in legs[space]]))

@@ -1,4 +1,4 @@
-"""The MLP GAN on MNIST zeros. It collapses on one way to write a 0, changes it, and recovers.
+"""An MLP GAN on the zeros of MNIST, and its mode collapse: for a time all samples are alike.
 
 Source    "GAN-PyTorch", vhakopian's report on Goodfellow et al. 2014 (arXiv:1406.2661): small
           multilayer perceptrons (MLPs), plain SGD
@@ -35,6 +35,7 @@ def parse_args(argv):
     add("--g-loss", default="nonsaturating", choices=["nonsaturating", "saturating"],
         help="what G minimises: nonsaturating is -log D(G(z)), as in the report's code (the "
              "default); saturating is log(1 - D(G(z))), its printed formula")
+    parser.epilog = "The report: GAN-PyTorch, by vhakopian."
     return common.parse(parser, argv)
 
 
@@ -50,7 +51,7 @@ def load_images(args):
         if args.digit != "all":
             images = images[labels == int(args.digit)]
     images = images[:args.limit]
-    if len(images) <= MODES:  # each would be a mode of its own
+    if len(images) <= MODES:  # MODES is defined below, with the measuring
         common.fail(f"--limit {args.limit}: too few images for {MODES} modes")
     return images
 
@@ -73,8 +74,8 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid: the loss has it, and never
-    takes log 0."""
+    """Images (B, 1, 28, 28) in [-1, 1] -> logits (B,). No sigmoid at the end: the loss
+    applies it, and never takes log 0."""
 
     def __init__(self, hidden=256):
         super().__init__()
@@ -95,11 +96,12 @@ def step_D(D, opt_D, real, fake):
     real, fake: images (B, 1, 28, 28) in [-1, 1]; fake is detached: no gradient reaches G.
     Returns the loss, and D's mean probability on the reals and on the fakes, as tensors.
     """
-    # one batch, as in the report's code; a D with BatchNorm would need two
+    # One batch, as in the report. A D with BatchNorm would need two, or it would mix the
+    # statistics of reals and fakes.
     logits = D(torch.cat([real, fake]))
     labels = torch.ones_like(logits)
     labels[len(real):] = 0
-    # cross-entropy that includes the sigmoid: label 1 gives -log D(x), label 0 -log(1 - D(x))
+    # this cross-entropy applies the sigmoid; label 1 gives -log D(x), label 0 -log(1 - D(x))
     loss_D = F.binary_cross_entropy_with_logits(logits, labels)
     opt_D.zero_grad()
     loss_D.backward()
@@ -110,18 +112,20 @@ def step_D(D, opt_D, real, fake):
 
 
 def step_G(G, D, opt_G, fake, g_loss):
-    """Teach G to fool the D that has just been improved: minimise  -log D(G(z)).
+    """Teach G to fool the updated D: minimise  -log D(G(z)), or log(1 - D(G(z))) if g_loss is
+    "saturating".
 
     fake: images (B, 1, 28, 28) in [-1, 1], not detached: the gradient goes through D back to G.
     Returns the loss, a tensor.
     """
     logits = D(fake)
     if g_loss == "saturating":
-        # log(1 - D(G(z))), as the report prints it. Its slope at D's logit, -D(G(z)), is near 0
-        # when D is sure of a fake, and G learns nothing (Goodfellow et al. 2014, section 3)
+        # log(1 - D(G(z))), as the report prints it. Its slope with respect to D's logit is
+        # -D(G(z)): near 0 when D is sure of a fake, so G learns almost nothing (Goodfellow et al.
+        # 2014, section 3)
         loss_G = -F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
     else:
-        # -log D(G(z)), as the report's code has it. Its slope, D(G(z)) - 1, is near -1 then
+        # -log D(G(z)), as in the report's code. Its slope is D(G(z)) - 1: near -1 in that case
         loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
     loss_G.backward(inputs=list(G.parameters()))  # only G's weights get a gradient, not D's
@@ -139,7 +143,7 @@ READING_KEY = """How to read the losses: loss_d = (loss on reals + loss on fakes
 def main(argv=None):
     args, saved = parse_args(argv)
     device = common.pick_device(args.device)
-    torch.manual_seed(args.seed)  # decides the fixed noise and the first weights
+    torch.manual_seed(args.seed)  # decides the fixed noise and the initial weights
 
     images = load_images(args)
     common.check_images(images, args)
@@ -149,18 +153,19 @@ def main(argv=None):
     fixed_z = torch.randn(64, latent_dim).to(device)  # for the pictures, the same all the time
     G = Generator(latent_dim)
     D = Discriminator()
-    for net in (G, D):  # with PyTorch's own first weights, as in the report's code
-        common.prepare(net, device, args.precision)
+    for net in (G, D):  # PyTorch's default initialization, as in the report's code
+        common.prepare(net, device, args.precision)  # moves it to the device
 
     opt_G = torch.optim.SGD(G.parameters(), args.lr_g)
     opt_D = torch.optim.SGD(D.parameters(), args.lr_d)
 
-    # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it at a first reading.
+    # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it on a first reading.
     parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
-    generator = {"class": type(G).__name__, "latent_dim": latent_dim}  # how the tools build G again
+    # G\'s class and arguments, so that the tools can build it again
+    generator = {"class": type(G).__name__, "latent_dim": latent_dim}
     step = first_epoch = 0
     out = common.open_run(args, device, G, D)
-    if saved:  # everything becomes what it was after the last finished epoch
+    if saved:  # --resume: restore the state after the last finished epoch
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         step, first_epoch = saved["step"], saved["epoch"]
@@ -192,18 +197,18 @@ def main(argv=None):
         train_G = cuda_graph.recorded(train_G, device, [opt_G])
 
     for epoch in range(first_epoch, args.epochs):
-        # all that is random in an epoch depends on this, so a resumed run repeats it exactly
+        # each epoch has a seed of its own, so a resumed run repeats its epochs exactly
         torch.manual_seed(1_000_000 * args.seed + epoch + 1)
         batches = common.shuffled_batches(images, args.batch_size)
         log.start_epoch(epoch, len(batches))
         for batch in batches:
             step += 1
             real = common.to_float(images[batch].to(device))
-            # (1) D learns to tell the reals from as many fakes
+            # (1) update D, with the reals and as many fakes
             loss_D, d_real, d_fake = train_D(real)
             if step % MEASURE_EVERY == 0:
                 observer.measure_before_G_learns(G, D)
-            # (2) G learns to fool the improved D, with fresh fakes
+            # (2) update G, with new fakes and the updated D
             loss_G = train_G()
             if step % MEASURE_EVERY == 0:
                 observer.measure_after_G_has_learned(step, G, D)
@@ -233,9 +238,9 @@ MEASURE_EVERY = 50  # steps
 MODES = 10  # ways to write the digit that we tell apart: clusters of the real images
 
 # The phases of a run. The thresholds fit the zeros of MNIST: see docs/gan_mnist_mlp.md
-NOISE = 1.3  # distance above which samples are no digits; 95% of the real zeros are nearer
-NARROW = 0.25  # spread below which they are all alike: it is 0.14 to 0.19 in the collapse
-WIDE = 0.7  # spread from which on they are varied: 1 is that of the reals; runs end at 0.8 to 0.9
+NOISE = 1.3  # a larger distance: no digits. 95% of the real zeros have a smaller one
+NARROW = 0.25  # a smaller spread: all alike. In the collapse it is 0.14 to 0.19
+WIDE = 0.7  # a larger spread: varied. The reals have 1; runs end at 0.8 to 0.9
 COLOURS = {"noise": "0.8", "alike": "tab:red", "spreading": "gold", "spread out": "tab:green"}
 
 
@@ -260,10 +265,10 @@ def kmeans(x, iterations=30):
 
 
 def assign_modes(images, centres):
-    """The share of the images (N, ...) that is nearest to each centre, (MODES,), and their mean
-    distance to the nearest centre, Euclid's over the pixels."""
+    """The share of the images (N, ...) that is nearest to each centre, (MODES,), and the mean
+    Euclidean distance to the nearest centre."""
     distance, mode = torch.cdist(images.flatten(1), centres).min(dim=1)
-    shares = (mode.unsqueeze(1) == torch.arange(MODES, device=mode.device)).float().mean(dim=0)
+    shares = F.one_hot(mode, MODES).float().mean(dim=0)
     return shares, distance.mean()
 
 
@@ -313,6 +318,7 @@ class Observer:
         """Add a row: what D calls real (of the samples, before and after G's update, of the reals,
         of other digits), and `describe`."""
         fake = G(self.z)
+        # all four are shares of images with a logit above 0; losses.csv has mean probabilities
         row = {"step": step, "fooled_before": self.fooled_before,
                "fooled_after": share_called_real(D, fake),
                "acc_real": share_called_real(D, self.real)}
@@ -356,7 +362,8 @@ def phases(table):
 
 
 def mode_changes(table):
-    """The steps at which samples that are alike, as they were one row before, show another mode."""
+    """The steps at which the dominant mode changes while the samples are alike, in this row and in
+    the row before."""
     alike = phases(table) == "alike"
     mode = table["dominant_mode"]
     changed = alike[1:] & alike[:-1] & (mode[1:] != mode[:-1])
@@ -373,8 +380,9 @@ def print_story(out):
             if len(steps) > 0:
                 print(f"{name}: {len(steps)} measurements, steps {steps[0]:,.0f} to "
                       f"{steps[-1]:,.0f}")
-        modes = [f"{mode:.0f}" for mode, _ in
-                 itertools.groupby(table["dominant_mode"][phase == "alike"])]
+        # 3 3 3 5 5 -> 3 5
+        visits = itertools.groupby(table["dominant_mode"][phase == "alike"])
+        modes = [f"{mode:.0f}" for mode, _ in visits]
         print(f"while alike: {len(mode_changes(table))} changes of the mode; it was "
               f"{', '.join(modes) or 'none'}")
         end = {name: column[-1] for name, column in table.items()}
@@ -384,7 +392,7 @@ def print_story(out):
 
 def draw_modes(out, centres):
     """Draw modes.csv as modes.png: the phases, the modes over time beside their centres, the spread
-    of the samples, and whom D calls real."""
+    of the samples, and what D calls real."""
     with common.optional(out / "modes.png"):
         table = common.read_csv(out / "modes.csv")
         phase, steps = phases(table), table["step"]

@@ -7,7 +7,7 @@ Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière 
           (arXiv:1706.08500)
 Run       python score_samples.py pretrained/digits.pt pretrained/digits_mlp.pt
           python score_samples.py runs/dcgan_mnist/checkpoint.pt runs/dcgan_mnist-2/checkpoint.pt
-Look at   scores.csv and scores.png in the folder that the last line names
+Look at   scores.csv and scores.png in the folder that is printed at the end
 Notation  p(y|x): a classifier's probabilities (N, K) for N images and K classes. p(y): their mean
           over the images, (K,). MNIST, Fashion-MNIST and the toy faces get a small classifier,
           trained here once and kept beside the data; CelebA gets torchvision's Inception-v3 and its
@@ -43,7 +43,7 @@ def parse_args(argv):
         help="samples of each generator; half the number of real images at most (default: "
              "%(default)s)")
     add("--seed", type=common.not_negative(int), default=0, metavar="N",
-        help="decides the samples, the choice of real images and the parts (default: %(default)s)")
+        help="random seed of the samples and of the choice of real images (default: %(default)s)")
     add("--weights", type=common.folder, metavar="FILE",
         help=f"for CelebA: the file {INCEPTION_WEIGHTS} (default: from torch.hub's cache, or "
              "downloaded)")
@@ -105,10 +105,11 @@ def frechet_distance(a, b):
 
 
 def score(p, features, p_real, real_features):
-    """A row of the table, from p (N, K) and features (N, F) in random order, for the splits' sake.
+    """A row of the table, from p (N, K) and features (N, F), which must be in random order: they
+    are cut into SPLITS parts.
 
-    classes: how many have at least a fifth of their share among the reals, of those that have a
-    share of 0.001 there.
+    classes: how many classes are covered, that is, have at least a fifth of their share among the
+    reals. Classes with less than 0.1% of the reals are ignored.
     """
     parts = p.tensor_split(SPLITS)
     inception = torch.tensor([inception_score(part) for part in parts])
@@ -165,7 +166,8 @@ class Inception(nn.Module):
             common.fail(f"no Inception weights ({str(error).splitlines()[0]}): put "
                         f"{INCEPTION_WEIGHTS} into {Path(torch.hub.get_dir(), 'checkpoints')}, or "
                         "name it with --weights")
-        self.last, self.net.fc = self.net.fc, nn.Identity()
+        self.last = self.net.fc
+        self.net.fc = nn.Identity()  # so that the net returns the features
 
     def features(self, x):
         return self.net(F.interpolate(x, (299, 299), mode="bilinear", align_corners=False))
@@ -282,15 +284,16 @@ def choose_reals(reals, n, seed, most=None):
 
 
 def score_everything(net, samples, real, reference):
-    """The rows of the table: the held-out reals, each generator, and its opposite, one sample
-    repeated. As many images of each, as scores depend on the number."""
+    """The rows of the table: held-out reals (the best case), each generator, and one sample
+    repeated (total mode collapse). As many images for each row, as scores depend on the number."""
     p, reference_features = judge(net, reference)
     p_real = p.mean(dim=0)
     one = next(iter(samples.values()))[:1]
     rows = []
     for name, images in {"real": real, **samples, "one sample repeated": one}.items():
         p, features = judge(net, images[:len(real)])
-        p, features = p.expand(len(real), -1), features.expand(len(real), -1)
+        if len(p) == 1:  # the one sample is judged once, and the result repeated
+            p, features = p.expand(len(real), -1), features.expand(len(real), -1)
         rows.append({"name": name, **score(p, features, p_real, reference_features)})
     return rows, int((p_real > 1e-3).sum())
 
@@ -341,7 +344,7 @@ def main(argv=None):
     device = common.pick_device(args.device, training=False)
     dataset, data = find_dataset(args)
     if dataset == "celeba":
-        net = Inception(args.weights)  # are its weights missing? Better to know it now than later
+        net = Inception(args.weights)  # first of all, as its weights may be missing
     samples = draw_samples(args, device)
     out = Path(args.out or output_folder(args.checkpoints[0], "score_samples", "scores"))
     reals, labels = load_reals(dataset, data)

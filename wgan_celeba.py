@@ -1,4 +1,4 @@
-"""One architecture, three losses on CelebA: the WGAN and its schedule, minimax and least squares.
+"""One architecture, three losses on CelebA: Wasserstein (WGAN), minimax, least squares (LSGAN).
 
 Source    "Assignment 4, Practical Part: Generative Models (GANs)", Laferrière and Litalien, IFT6135
           at Université de Montréal, 2018: the WGAN of Arjovsky et al. 2017 (arXiv:1701.07875), the
@@ -45,17 +45,18 @@ def parse_args(argv):
     add("--lr", type=common.positive(float), metavar="RATE",
         help="learning rate of G and D (default: 5e-5 for wgan, else 2e-4, as in the assignment)")
     add("--n-critic", type=common.positive(int), metavar="N",
-        help="updates of D for each of G (default: 5 for wgan, and 20 at times, see "
-             "critic_updates; else 1)")
+        help="updates of D for each one of G (default: 5 for wgan, but 20 for the first 50 updates "
+             "of G and every 500th; else 1)")
     add("--clip", type=common.not_negative(float), metavar="C",
         help="wgan: keep the critic's weights in [-C, C]; 0 does not clip (default: 0.01, as in "
              "the WGAN paper; the assignment's own run: 0.05)")
+    parser.epilog = "The assignment: number 4 of the course IFT6135, by Laferriere and Litalien, 2018."
     args, saved = common.parse(parser, argv)
     if args.clip and args.loss != "wgan":
         common.fail(f"--clip {args.clip}: only the critic of --loss wgan is clipped")
     for name, value in DEFAULTS[args.loss].items():
         if getattr(args, name) is None:
-            setattr(args, name, value)
+            setattr(args, name, value)  # a flag that was not typed has the default of its --loss
     if args.batch_size < 2:
         common.fail("--batch-size 1: G's BatchNorm1d needs at least two images")
     return args, saved
@@ -71,8 +72,9 @@ def load_images(args):
 
 # ---------------------------------------------------------------------------------------- the nets
 def double(channels_in, channels_out, upsample):
-    """Double the size, in one of three ways. All can keep a flat area flat: the deconvolution's
-    4 x 4 kernel at stride 2 reaches every pixel equally often (3 x 3 would not: a checkerboard)."""
+    """Double the size, in one of three ways. The deconvolution's kernel size, 4, is a multiple of
+    its stride, 2, so it reaches every pixel equally often. (A 3 x 3 kernel would not, and would
+    paint a checkerboard.)"""
     if upsample == "deconv":
         return nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode=upsample),
@@ -80,7 +82,7 @@ def double(channels_in, channels_out, upsample):
 
 
 def up(channels_in, channels_out, upsample):
-    """A block of G. No bias: BatchNorm's shift does its work."""
+    """A block of G. No bias: BatchNorm follows, and has its own."""
     return nn.Sequential(double(channels_in, channels_out, upsample),
                          nn.BatchNorm2d(channels_out), nn.ReLU())
 
@@ -142,42 +144,44 @@ def init_weights(layer):
 
 
 # ------------------------------------------------------------------------------------- the updates
-def loss_of_D(game, out_real, out_fake):
-    """What D minimises with a --loss, from its outputs (B,) on reals and on fakes."""
-    if game == "wgan":  # -(E[D(x)] - E[D(G(z))]): widen the gap, as far as the clip lets it
+def loss_of_D(loss_name, out_real, out_fake):
+    """What D minimises: loss_name is that of --loss. out_real, out_fake: D's outputs (B,)."""
+    if loss_name == "wgan":  # -(E[D(x)] - E[D(G(z))]): widen the gap, as far as the clip lets it
         return out_fake.mean() - out_real.mean()
-    if game == "lsgan":  # E[(D(x) - 1)^2] + E[D(G(z))^2]
+    if loss_name == "lsgan":  # E[(D(x) - 1)^2] + E[D(G(z))^2]
         return ((out_real - 1) ** 2).mean() + (out_fake ** 2).mean()
     # minimax: -E[log D(x)] - E[log(1 - D(G(z)))], where the paper's D is the sigmoid of ours.
-    # Cross-entropy that includes the sigmoid: label 1 gives -log D(x), label 0 -log(1 - D(x))
+    # This cross-entropy applies the sigmoid; label 1 gives -log D(x), label 0 -log(1 - D(x))
     loss_real = F.binary_cross_entropy_with_logits(out_real, torch.ones_like(out_real))
     loss_fake = F.binary_cross_entropy_with_logits(out_fake, torch.zeros_like(out_fake))
     return loss_real + loss_fake
 
 
-def loss_of_G(game, out_fake):
-    """What G minimises with a --loss, from D's outputs (B,) on fakes."""
-    if game == "wgan":  # -E[D(G(z))]
+def loss_of_G(loss_name, out_fake):
+    """What G minimises: loss_name is that of --loss. out_fake: D's outputs (B,) on fakes."""
+    if loss_name == "wgan":  # -E[D(G(z))]
         return -out_fake.mean()
-    if game == "lsgan":  # E[(D(G(z)) - 1)^2]
+    if loss_name == "lsgan":  # E[(D(G(z)) - 1)^2]
         return ((out_fake - 1) ** 2).mean()
-    # minimax: -E[log D(G(z))]. The minimax game has log(1 - D(G(z))) here. Its slope at D's logit,
-    # -D(G(z)), is near 0 when D is sure of a fake, and G learns nothing. The slope of this one,
-    # which is D(G(z)) - 1, is near -1 then (Goodfellow et al. 2014, section 3).
+    # minimax: -E[log D(G(z))]. Why not E[log(1 - D(G(z)))], as the minimax game says? Its slope
+    # with respect to D's logit is -D(G(z)). That is near 0 when D is sure of a fake, so G learns
+    # almost nothing. The slope of -log D(G(z)) is D(G(z)) - 1: near -1 in that case (Goodfellow et
+    # al. 2014, section 3).
     return F.binary_cross_entropy_with_logits(out_fake, torch.ones_like(out_fake))
 
 
-def critic_updates(game, n_critic, g_step):
-    """How many updates D gets before the next one of G, which has had g_step (assignment, 2.1).
+def critic_updates(loss_name, n_critic, g_step):
+    """The number of D's updates before the next one of G. g_step: how many G has had.
 
-    The WGAN's G needs a good critic most at its beginning, and one that catches up now and then.
+    With wgan it is at least 20 for each of G's first 50 updates, and for every 500th (assignment,
+    section 2.1): G needs a good critic most at the beginning.
     """
-    if game == "wgan" and (g_step < 50 or (g_step + 1) % 500 == 0):
+    if loss_name == "wgan" and (g_step < 50 or (g_step + 1) % 500 == 0):
         return max(20, n_critic)
     return n_critic
 
 
-def step_D(D, opt_D, real, fake, game, clip=0.0):
+def step_D(D, opt_D, real, fake, loss_name, clip=0.0):
     """Teach D to tell real from fake: minimise `loss_of_D`, then clip D's weights to [-clip, clip].
 
     real, fake: images (B, 3, 64, 64) in [-1, 1]; fake is detached: no gradient reaches G.
@@ -187,37 +191,39 @@ def step_D(D, opt_D, real, fake, game, clip=0.0):
     # two batches: in one, BatchNorm would mix the statistics of reals and fakes
     out_real = D(real)
     out_fake = D(fake)
-    loss_D = loss_of_D(game, out_real, out_fake)
+    loss_D = loss_of_D(loss_name, out_real, out_fake)
     opt_D.zero_grad()
     loss_D.backward()
     opt_D.step()
     if clip > 0:
-        # Larger weights alone would widen the gap without end. Clipped, it cannot pass 2 F clip^2,
-        # F = 16 * 8 * ndf being the last layer's inputs: 1.64 by default. Near that bound the
-        # critic is saturated and measures no distance. The paper clips to bound D's slope; here
-        # BatchNorm undoes most of that. Its scales are clipped too, as in the authors' code.
+        # The WGAN paper clips (algorithm 1) to bound D's slope: without a bound, D could widen the
+        # gap without end, just by larger weights. Here BatchNorm rescales what comes before it, so
+        # the clip hardly bounds the slope. It does bound the gap: each of the last layer's
+        # F = 16 * 8 * ndf inputs can add 2 clip^2 at most, 1.64 in all with the default flags. Near
+        # that bound the critic is saturated, and its gap measures no distance. BatchNorm's scales
+        # are clipped too, as in the code of the paper's authors.
         with torch.no_grad():
             for weight in D.parameters():
                 weight.clamp_(-clip, clip)
     return loss_D.detach(), out_real.detach(), out_fake.detach()
 
 
-def step_G(G, D, opt_G, fake, game):
-    """Teach G to fool the D that has just been improved: minimise `loss_of_G`.
+def step_G(G, D, opt_G, fake, loss_name):
+    """Teach G to fool the updated D: minimise `loss_of_G`.
 
     fake: images (B, 3, 64, 64) in [-1, 1], not detached: the gradient goes through D back to G.
     Returns the loss, a tensor.
     """
-    loss_G = loss_of_G(game, D(fake))
+    loss_G = loss_of_G(loss_name, D(fake))
     opt_G.zero_grad()
     loss_G.backward(inputs=list(G.parameters()))  # only G's weights get a gradient, not D's
     opt_G.step()
     return loss_G.detach()
 
 
-def mean_for_log(game, out):
+def mean_for_log(loss_name, out):
     """D's mean output (of outputs (B,)). With minimax, whose outputs are logits, a probability."""
-    if game == "minimax":
+    if loss_name == "minimax":
         out = out.sigmoid()
     return out.mean()
 
@@ -226,10 +232,10 @@ CHANCE_LEVEL = {"wgan": None, "minimax": 2 * math.log(2), "lsgan": 0.5}  # loss_
 READING_KEY = {
     "wgan": """How to read the losses: w_estimate = mean D(x) - mean D(G(z)), on a scale of its own.
   loss_d = -w_estimate, loss_g = -mean D(G(z)): negative numbers are normal
-  rising at first     the critic learns: G's first 50 updates take 1,000 minibatches
-  falling steadily    as a rule the samples get better
-  near 2 F clip^2     (F = 128 ndf; 1.64 by default) the critic is saturated: it says nothing
-  Only its course means something: another --clip or --ndf gives another scale.""",
+  w_estimate rises at first      the critic learns: G's first 50 updates take 1,000 minibatches
+  w_estimate falls steadily      as a rule the samples get better
+  it is near 256 ndf clip^2      (1.64 by default) the critic is saturated: it says nothing
+  Compare it only between runs with the same --clip and --ndf.""",
     "minimax": """How to read the losses: loss_d = loss on reals + loss on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals
   loss_d near 0, loss_g growing                    D is nearly always right, and G learns slowly""",
@@ -243,7 +249,7 @@ READING_KEY = {
 def main(argv=None):
     args, saved = parse_args(argv)
     device = common.pick_device(args.device)
-    torch.manual_seed(args.seed)  # decides the fixed noise and the first weights
+    torch.manual_seed(args.seed)  # decides the fixed noise and the initial weights
 
     images = load_images(args)
     common.check_images(images, args)
@@ -256,7 +262,7 @@ def main(argv=None):
     D = Discriminator(args.ndf)
     for net in (G, D):
         net.apply(init_weights)
-        common.prepare(net, device, args.precision)
+        common.prepare(net, device, args.precision)  # moves it to the device
 
     if args.loss == "wgan":  # no momentum: the critic's task keeps changing (WGAN paper, section 4)
         opt_G = torch.optim.RMSprop(G.parameters(), args.lr)
@@ -266,13 +272,14 @@ def main(argv=None):
         opt_G = torch.optim.Adam(G.parameters(), args.lr, betas=(0.5, 0.999), fused=True)
         opt_D = torch.optim.Adam(D.parameters(), args.lr, betas=(0.5, 0.999), fused=True)
 
-    # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it at a first reading.
+    # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it on a first reading.
     parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
-    generator = {"class": type(G).__name__, **keywords}  # how the tools build G again
+    # G\'s class and arguments, so that the tools can build it again
+    generator = {"class": type(G).__name__, **keywords}
     # step: minibatches; g_step: updates of G; d_steps: updates of D since the last one of G
     step = first_epoch = g_step = d_steps = 0
     out = common.open_run(args, device, G, D)
-    if saved:  # everything becomes what it was after the last finished epoch
+    if saved:  # --resume: restore the state after the last finished epoch
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         step, first_epoch = saved["step"], saved["epoch"]
@@ -303,17 +310,17 @@ def main(argv=None):
         train_G = cuda_graph.recorded(train_G, device, [opt_G])
 
     for epoch in range(first_epoch, args.epochs):
-        # all that is random in an epoch depends on this, so a resumed run repeats it exactly
+        # each epoch has a seed of its own, so a resumed run repeats its epochs exactly
         torch.manual_seed(1_000_000 * args.seed + epoch + 1)
         batches = common.shuffled_batches(images, args.batch_size)
         log.start_epoch(epoch, len(batches))
         for batch in batches:
             step += 1
             real = common.to_float(images[batch].to(device))
-            # (1) D learns to tell the reals from as many fakes, at each update from fresh reals
+            # (1) update D, with new reals and as many fakes
             loss_D, out_real, out_fake = train_D(real)
             d_steps += 1
-            # (2) G learns to fool the improved D, once D has had all of its updates
+            # (2) update G, with new fakes, once D has had all of its updates
             if d_steps == critic_updates(args.loss, args.n_critic, g_step):
                 loss_G = train_G()
                 g_step += 1
