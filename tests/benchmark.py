@@ -55,7 +55,7 @@ def zeros_source():
     """GAN-PyTorch: samples copied one by one into a zeros(32, 784) tensor, and gradients into G
     during D's step. Like every loop here it yields after each step."""
     G = gan_mnist_mlp.Generator().layers[:-1].to(DEVICE)
-    D = gan_mnist_mlp.Discriminator().layers[:-1].append(nn.Sigmoid()).to(DEVICE)
+    D = gan_mnist_mlp.Discriminator().layers.append(nn.Sigmoid()).to(DEVICE)
     opt_G = torch.optim.SGD(G.parameters(), lr=0.001)
     opt_D = torch.optim.SGD(D.parameters(), lr=0.05)
     criterion = nn.BCELoss()
@@ -225,22 +225,30 @@ class Enough(Exception):
 
 
 def time_script(script, flags, steps):
-    """Seconds a step of a script's own main, from one minibatch to another, within one epoch."""
+    """Seconds a step of a script's own main, from one minibatch to another, within one epoch that
+    never ends and has no pictures."""
     shuffled_batches, times = common.shuffled_batches, []
 
-    def clocked(*args):
-        for i, batch in enumerate(itertools.cycle(shuffled_batches(*args))):
-            if i in (WARMUP, WARMUP + steps):
-                if CUDA and not times:  # without what cuDNN took while it searched
-                    torch.cuda.reset_peak_memory_stats()
-                times.append(now())
-            if len(times) == 2:
-                raise Enough
-            yield batch
+    class Clocked:
+        def __init__(self, *args):
+            self.batches = shuffled_batches(*args)
+
+        def __len__(self):
+            return 10**9
+
+        def __iter__(self):
+            for i, batch in enumerate(itertools.cycle(self.batches)):
+                if i in (WARMUP, WARMUP + steps):
+                    if CUDA and not times:  # without what cuDNN took while it searched
+                        torch.cuda.reset_peak_memory_stats()
+                    times.append(now())
+                if len(times) == 2:
+                    raise Enough
+                yield batch
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), \
-            mock.patch.object(common, "shuffled_batches", clocked), contextlib.suppress(Enough):
-        script.main([*flags, "--out", f"{folder}/run"])
+            mock.patch.object(common, "shuffled_batches", Clocked), contextlib.suppress(Enough):
+        script.main([*flags, "--sample-every", "0", "--out", f"{folder}/run"])
     return (times[1] - times[0]) / steps
 
 
@@ -292,11 +300,11 @@ def print_overhead(names):
         _, script, _, batch_size, _ = PAIRS[name]
         flags = [*flags_of(name), "--epochs", "1", "--limit", str(2 * batch_size)]
         code = (f"import sys, common, {script.__name__} as script\n"
-                f"common.add_row = lambda *_, **numbers: sys.exit()\nscript.main({flags})")
+                f"common.Log.add = lambda *_, **numbers: sys.exit()\nscript.main({flags})")
         places = [str(Path(script.__file__).parent), *map(os.path.abspath, sys.path[1:])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
-        watched = [(script, "save_samples"), (common, "append_rows"), (common, "save_checkpoint"),
-                   (common, "draw_run")]
+        watched = [(common, "save_samples"), (common, "append_rows"), (common, "save_checkpoint"),
+                   (common.Log, "draw")]
         spent = {}
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             start = now()
@@ -308,7 +316,7 @@ def print_overhead(names):
                 timed = stopwatch(getattr(module, function), spent)
                 stack.enter_context(mock.patch.object(module, function, timed))
             script.main([*flags, "--out", f"{folder}/run"])
-        end_of_run = spent.pop("draw_run")
+        end_of_run = spent.pop("draw")
         print(f"{name:16}{first_step:14.1f}{sum(spent.values()):16.2f}{end_of_run:14.2f}",
               flush=True)
 
@@ -338,7 +346,7 @@ def main():
         loop, script, _, batch_size, steps = PAIRS[name]
         steps, times = max(steps, FEWEST), []
         variants = {precision: ["--precision", precision] for precision in precisions}
-        if CUDA and script is not gan_mnist_mlp:
+        if CUDA:
             variants |= {f"{variant} graph": [*flags, "--cuda-graph"]
                          for variant, flags in variants.items()}
         for _ in range(args.rounds):
