@@ -604,16 +604,18 @@ def report_broken(broken, count, place):
 
 
 # -- The copy of the decoded pictures that is kept beside them
+THIS_FILE = Path(__file__).read_bytes()  # as it runs: it may be edited while a notebook uses it
+
+
 def fingerprint_of(place, pictures):
     """What decoded pictures depend on, as a short text: their names in order, sizes and times, and
     this file and the one in which `decode` is written. So an edit there decodes them again.
 
     None if `decode` is in no file, as in a notebook: nobody could tell whether it has changed.
     """
-    content = hashlib.sha256()
+    content = hashlib.sha256(THIS_FILE)
     try:
-        for file in (__file__, decode.__code__.co_filename):
-            content.update(Path(file).read_bytes())
+        content.update(Path(decode.__code__.co_filename).read_bytes())
     except OSError:
         return None
     for picture in pictures:
