@@ -237,6 +237,7 @@ def test_a_closed_stdout_and_stderr_do_not_end_a_run(script, monkeypatch):
     assert stop.value.code == 2 and checkpoint("run")["epoch"] == 1
 
 
+@pytest.mark.slow  # a process of its own
 @pytest.mark.skipif(os.name == "nt", reason="closes files as a Unix shell does")
 def test_a_run_whose_shell_has_closed_stdout_and_stderr():
     code = ("import os, sys; os.close(1); os.close(2); "

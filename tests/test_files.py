@@ -51,6 +51,17 @@ def test_two_writers_of_the_same_file_do_not_meet():
     assert [path.name for path in Path().iterdir()] == ["kept"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows replaces no file that is open")
+def test_a_new_file_takes_the_old_ones_place_at_once():
+    """Whoever reads the old one, such as a viewer or a score, reads all of it."""
+    write("kept", b"old" * 10_000)
+    with open("kept", "rb", buffering=0) as reader:
+        first = reader.read(3)
+        write("kept", b"new" * 10_000)
+        assert first + reader.read() == b"old" * 10_000
+    assert Path("kept").read_bytes() == b"new" * 10_000
+
+
 def test_a_folder_that_was_removed_is_made_again():
     write("runs/mine/samples/a.png", b"picture")
     assert Path("runs/mine/samples/a.png").read_bytes() == b"picture"

@@ -143,9 +143,9 @@ SHAPES = re.compile(r"#.*?(\([\d, ]*\))? ?-> (\([\d, ]*\))")
 @each_net
 def test_every_shape_comment_is_true(name, monkeypatch):
     """Which line of the class makes a layer is noted while it is made; then an image walks through
-    the layers. A comment on another line, or without an arrow, says nothing that is tested."""
+    the layers. A comment speaks of the layers on its line, and of those since the last comment."""
     kind, keywords, shape, *_ = NETS[name]
-    lines, first, noted = {}, inspect.getsourcelines(kind)[1], nn.Module.__init__
+    lines, noted = {}, nn.Module.__init__
 
     def note(layer, *args, **others):
         frame = sys._getframe(1)
@@ -158,17 +158,21 @@ def test_every_shape_comment_is_true(name, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(nn.Module, "__init__", note)
         net = kind(**keywords).eval()
-    x, shapes = torch.zeros(1, *shape), defaultdict(list)
+    x, walk = torch.zeros(1, *shape), []  # (line, shape before, shape after) of each layer
     for layer in net.layers:
         before, x = x, layer(x)
-        shapes[lines[id(layer)]] += [tuple(before.shape[1:]), tuple(x.shape[1:])]
-    source, claims = inspect.getsource(kind).splitlines(), 0
-    for line, seen in shapes.items():
-        claimed = SHAPES.search(source[line - first])
+        walk.append((lines[id(layer)], str(tuple(before.shape[1:])), str(tuple(x.shape[1:]))))
+    source, first = inspect.getsourcelines(kind)
+    claims, last = 0, 0
+    for number, text in enumerate(source, start=first):
+        claimed = SHAPES.search(text)
         if claimed:
-            before, after = claimed.groups()
-            assert after == str(seen[-1]) and before in (None, str(seen[0])), source[line - first]
-            claims += 1
+            layers = [shapes for line, *shapes in walk if last < line <= number]
+            if layers:
+                before, after = claimed.groups()
+                assert before in (None, layers[0][0]) and after == layers[-1][1], text
+                claims += 1
+            last = number
     if not claims:
         pytest.skip("no comment beside a layer gives its shape")
 
