@@ -723,7 +723,7 @@ def optional(path):
     try:
         yield
     except Exception as error:
-        print(f"{path} is not there ({type(error).__name__}: {error})", flush=True)
+        print(f"{path} could not be made ({type(error).__name__}: {error})", flush=True)
 
 
 def save_grid(path, images, columns=None):
@@ -924,9 +924,11 @@ class Log:
     draw_if_due, whenever it saves pictures; end_epoch; draw, when the run is finished.
     """
 
-    def __init__(self, out, args, chance_level=None):
-        """out: the run's folder. chance_level: loss_d of a D that cannot tell, to be drawn."""
+    def __init__(self, out, args, chance_level=None, draw_more=None):
+        """out: the run's folder. chance_level: loss_d of a D that cannot tell, to be drawn.
+        draw_more: a function that draws what else the script has."""
         self.out, self.args, self.chance_level = out, args, chance_level
+        self.draw_more = draw_more
         self.live = is_terminal()
         self.rows = []  # not written yet. Tensors stay on the device: .item() makes a GPU wait
         self.pause = 60  # seconds between two drawings; the first one may come after 30
@@ -954,6 +956,9 @@ class Log:
         if now - self.last_news > (1 if self.live else 60):
             self.show_news(now - self.start)
             self.last_news = now
+        if now - self.last_drawing > 1.2 * self.pause:  # slow steps: the next pictures are far off
+            self.write()
+            self.draw_if_due()
 
     def show_news(self, seconds):
         """The newest losses, on the bar or in a line. It waits for the GPU, so not at every step.
@@ -976,19 +981,17 @@ class Log:
 
     def write(self):
         """Append the rows so far to losses.csv. Ends the run if a number is not finite."""
-        self.names = list(self.rows[0])
-        self.tables.append(append_rows(self.out / "losses.csv", self.rows))
-        self.rows = []
+        if self.rows:
+            self.names = list(self.rows[0])
+            self.tables.append(append_rows(self.out / "losses.csv", self.rows))
+            self.rows = []
 
-    def draw_if_due(self, draw_more=None):
-        """Draw, but at most once a minute, and for at most a twentieth of the time. draw_more: a
-        function that draws what else the script has."""
+    def draw_if_due(self):
+        """Draw, but at most once a minute, and for at most a twentieth of the time."""
         start = time.perf_counter()
         if start - self.last_drawing < self.pause:
             return
         self.draw()
-        if draw_more is not None:
-            draw_more()
         self.last_drawing = time.perf_counter()
         self.pause = max(60, 20 * (self.last_drawing - start))
 
@@ -999,6 +1002,8 @@ class Log:
             draw_losses(self.out / "losses.png", table, self.chance_level)
         with optional(self.out / "training.gif"):
             draw_gif(self.out / "training.gif", pictures_of(self.out))
+        if self.draw_more is not None:
+            self.draw_more()
 
     def end_epoch(self):
         """Print the epoch's line: its mean losses, its speed, and the time that is left."""

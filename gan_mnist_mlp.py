@@ -177,8 +177,9 @@ def main(argv=None):
         common.save_samples(out / "samples/step_000000.png", G, fixed_z)
     common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
                            epoch=first_epoch)
-    log = common.Log(out, args, chance_level=math.log(2))
     observer = Observer(images, load_other_digits(args), latent_dim, device)
+    log = common.Log(out, args, chance_level=math.log(2),
+                     draw_more=lambda: draw_modes(out, observer.centres))
     print(READING_KEY, flush=True)
     # -- End of the bookkeeping.
 
@@ -218,15 +219,14 @@ def main(argv=None):
                 log.write()  # losses.csv
                 observer.write(out / "modes.csv")
                 common.save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)
-                log.draw_if_due(lambda: draw_modes(out, observer.centres))
+                log.draw_if_due()
 
         common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
                                epoch=epoch + 1)
         log.end_epoch()
 
-    log.draw()  # losses.png and training.gif
+    log.draw()  # losses.png, training.gif and modes.png
     if step >= MEASURE_EVERY:
-        draw_modes(out, observer.centres)
         print_story(out)
 
 
@@ -393,6 +393,9 @@ def print_story(out):
 def draw_modes(out, centres):
     """Draw modes.csv as modes.png: the phases, the modes over time beside their centres, the spread
     of the samples, and what D calls real."""
+    path = out / "modes.csv"
+    if not path.is_file() or path.stat().st_size == 0:  # fewer than MEASURE_EVERY steps so far
+        return
     with common.optional(out / "modes.png"):
         table = common.read_csv(out / "modes.csv")
         phase, steps = phases(table), table["step"]

@@ -282,11 +282,14 @@ def test_noise_is_in_no_mode_and_left_grey(observer, cells):
     assert shares[3, 1] == shares[7, 2] == 1 and shares[:, 1:3].sum() == 2
 
 
-def test_a_missing_table_costs_its_picture_and_a_line(observer, capsys):
+def test_a_damaged_table_costs_its_picture_and_a_line_and_a_missing_one_nothing(observer, capsys):
+    script.draw_modes(Path(), observer.centres)
+    assert capsys.readouterr().out == "", "a run is shorter than one measurement"
+    Path("modes.csv").write_text("step,spread\n50,0.1")
     script.draw_modes(Path(), observer.centres)
     script.print_story(Path())
     said = capsys.readouterr().out
-    assert said.count("is not there (") == said.count("\n") == 2 and not Path("modes.png").exists()
+    assert said.count("could not be made (") == said.count("\n") == 2 and not Path("modes.png").exists()
 
 
 def test_samples_are_judged_before_and_after_G_has_learned(monkeypatch):

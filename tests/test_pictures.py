@@ -96,7 +96,7 @@ def test_samples_that_cannot_be_saved_cost_a_line_and_nothing_else(capsys):
     G = wgan_celeba.Generator(ngf=1)
     common.save_samples(Path("there.png"), G, torch.zeros(4, 100))
     said = capsys.readouterr().out
-    assert said.count("\n") == 1 and said.startswith("there.png is not there (")
+    assert said.count("\n") == 1 and said.startswith("there.png could not be made (")
     assert G.training and os.listdir() == ["there.png"]
 
 
