@@ -1,5 +1,4 @@
 """Files and folders of a run: never half a file, never two runs in one folder."""
-import contextlib
 import os
 import time
 from pathlib import Path
@@ -122,29 +121,27 @@ def test_a_files_permissions_follow_the_umask(umask, mode):
 
 
 # -------------------------------------------------------------------------------- a run's folder
-def at_once(count, function):
-    """Call the function in so many processes at the same moment; return their answers, texts."""
-    starts = os.pipe()
-    children = []
-    for _ in range(count):
+def at_once(function, processes=4, rounds=30):
+    """Call function(round) in each of the processes, each round at the same moment; return the texts
+    that it returned."""
+    children, start = [], time.monotonic() + 0.3
+    for _ in range(processes):
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                os.close(starts[1])
-                os.read(starts[0], 1)  # until the parent closes its end
-                os.write(writer, function().encode())
+                for i in range(rounds):
+                    while time.monotonic() < start + i / 200:
+                        pass
+                    os.write(writer, f"{function(i)}\n".encode())
             finally:
                 os._exit(0)  # no test goes on here
         os.close(writer)
         children.append((child, reader))
-    time.sleep(0.05)  # all of them wait now
-    os.close(starts[1])
-    os.close(starts[0])
     answers = []
     for child, reader in children:
-        answers.append(os.read(reader, 10_000).decode())
-        os.close(reader)
+        with open(reader) as file:
+            answers += file.read().splitlines()
         os.waitpid(child, 0)
     return answers
 
@@ -152,25 +149,21 @@ def at_once(count, function):
 @needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork")
 def test_runs_that_start_at_the_same_moment_get_a_folder_each():
-    args = SimpleNamespace(out=None, script="gan")
+    def start(i):
+        return common.new_folder(SimpleNamespace(out=None, script=f"gan{i}")).as_posix()
 
-    def ten_times():
-        return " ".join(str(common.new_folder(args)) for _ in range(10))
-
-    got = " ".join(at_once(4, ten_times)).split()
-    assert sorted(got) == sorted(f"runs{os.sep}gan" + (f"-{i}" if i > 1 else "") for i in range(1, 41))
+    wanted = [f"runs/gan{i}{end}" for i in range(30) for end in ("", "-2", "-3", "-4")]
+    assert sorted(at_once(start)) == sorted(wanted)
 
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork")
 def test_only_one_of_the_runs_that_start_at_the_same_moment_gets_the_folder_of_out():
-    def ten_times():
-        got = []
-        for i in range(10):
-            with contextlib.suppress(SystemExit):
-                common.new_folder(SimpleNamespace(out=f"mine-{i}", script="gan"))
-                got.append(f"mine-{i}")
-        return " ".join(got)
+    def start(i):
+        try:
+            return common.new_folder(SimpleNamespace(out=f"mine-{i}", script="gan"))
+        except SystemExit:
+            return "refused"
 
-    got = " ".join(at_once(4, ten_times)).split()
-    assert sorted(got) == [f"mine-{i}" for i in range(10)]
+    wanted = [f"mine-{i}" for i in range(30)] + ["refused"] * 90
+    assert sorted(map(str, at_once(start))) == sorted(wanted)

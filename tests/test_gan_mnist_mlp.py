@@ -299,7 +299,8 @@ def test_samples_are_judged_before_and_after_G_has_learned(monkeypatch):
 
     def judged(G, D):
         with torch.no_grad():
-            return (D(G(z)) > 0).float().mean().item()
+            fake = G(z.to(next(G.parameters()).device))
+            return (D(fake) > 0).float().mean().item()
 
     def note_G(G, D, *inputs):
         before = judged(G, D)
