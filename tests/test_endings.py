@@ -216,6 +216,14 @@ def test_too_little_memory_and_a_full_quota_are_one_line(stops):
     assert "mine.zip: Permission denied; --resume run" in line
 
 
+def test_a_reader_that_leaves_is_one_line(stops, monkeypatch):
+    """As with `| head`."""
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    line = stops(raising(BrokenPipeError(errno.EPIPE, "Broken pipe")), [], status=1)
+    assert "--resume run goes on with epoch 1" in line
+    sys.stdout.close()
+
+
 @pytest.mark.parametrize("error", [
     RuntimeError("mat1 and mat2 cannot be multiplied"), ValueError("mine"), IndexError(), KeyError(1),
     FileNotFoundError(2, "no such file", "x"), OSError("no number")], ids=lambda e: type(e).__name__)

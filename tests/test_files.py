@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import SCRIPTS
 
 import common
+import gan_mnist_mlp
 
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -67,18 +69,17 @@ def test_a_folder_that_was_removed_is_made_again():
 
 
 def leftovers():
-    return {path for path in Path().rglob("*") if path.name != "whole"}
+    names = {path.relative_to("run").as_posix() for path in Path("run").rglob("*")}
+    return {name for name in names if "unfinished" in name or ".tmp" in name}
 
 
-@needs_fork
-@pytest.mark.filterwarnings("ignore:.*fork")
-def test_what_a_kill_leaves_is_removed_an_hour_later():
-    """A child is killed while it writes: what it leaves is made two hours old."""
+def killed_while_writing(path):
+    """A child is killed while it writes."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            with common.whole_file("whole") as file:
+            with common.whole_file(path) as file:
                 file.write(b"half")
                 file.flush()
                 os.write(writer, b"writes")
@@ -88,23 +89,27 @@ def test_what_a_kill_leaves_is_removed_an_hour_later():
     os.read(reader, 10)
     os.kill(child, 9)
     os.waitpid(child, 0)
-    left = leftovers()
-    assert left, "if nothing is left, this test can go"
-    write("whole", b"1")
-    assert leftovers() == left, "somebody may be writing it"
-    Path("unfinished-of-mine.txt").touch()
-    for path in [*left, Path("unfinished-of-mine.txt")]:
-        os.utime(path, (time.time() - 7200,) * 2)
-    write("whole", b"2")
-    assert leftovers() == {Path("unfinished-of-mine.txt")}
 
 
-def test_an_older_versions_leftover_is_a_folder_and_goes_too():
-    Path("unfinished-abc.tmp").mkdir()
-    Path("unfinished-abc.tmp/whole.pt").touch()
-    os.utime("unfinished-abc.tmp", (time.time() - 7200,) * 2)
-    write("whole", b"1")
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_what_a_kill_leaves_is_removed_by_a_resume_an_hour_later():
+    """Some of it by an older version of these scripts, which left a folder."""
+    gan_mnist_mlp.main([*SCRIPTS[gan_mnist_mlp], "--epochs", "1", "--out", "run"])
     assert not leftovers()
+    killed_while_writing("run/checkpoint.pt")
+    killed_while_writing("run/samples/step_000080.png")
+    left = leftovers()
+    assert len(left) == 2, "where nothing is left, this test can go"
+    Path("run/unfinished-0a1b2c3d.tmp").mkdir()
+    Path("run/unfinished-0a1b2c3d.tmp/whole.pt").touch()
+    Path("run/unfinished-of-mine.txt").touch()
+    gan_mnist_mlp.main(["--resume", "run", "--epochs", "1"])
+    assert left < leftovers(), "somebody may be writing it"
+    for name in leftovers():
+        os.utime(Path("run", name), (time.time() - 7200,) * 2)
+    gan_mnist_mlp.main(["--resume", "run", "--epochs", "1"])
+    assert leftovers() == {"unfinished-of-mine.txt"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")

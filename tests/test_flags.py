@@ -153,6 +153,8 @@ def test_every_flag_has_a_help_with_its_default(script, capsys, monkeypatch):
         if "default" not in line:  # it depends on another flag
             line = " ".join(line for line in lines if not line.startswith("  "))
             assert flag in line
+        if name == "data":  # kept as an absolute path
+            value = Path(value).name
         if isinstance(value, str):
             assert re.search(rf"\b{value}\b", line), line
         else:
@@ -166,7 +168,8 @@ def test_every_flag_has_a_help_with_its_default(script, capsys, monkeypatch):
 def test_epochs_batches_and_seeds_are_those_of_the_documents(script, flags, epochs, batch_size, seed):
     args, _ = script.parse_args(flags)
     assert (args.epochs, args.batch_size, args.seed) == (epochs, batch_size, seed)
-    assert (args.precision, args.limit, args.data) == ("fp32", None, "data")
+    assert (args.precision, args.limit) == ("fp32", None)
+    assert Path(args.data).absolute() == Path("data").absolute()
 
 
 # ----------------------------------------------------------------------------------- a student's own

@@ -97,16 +97,17 @@ def test_resume_takes_the_runs_flags_and_refuses_others_by_name(stops, straight)
         assert f"{flag} {value}" in stops(gan_mnist_mlp.main, ["--resume", "run", flag, value])
     assert "--out" in stops(gan_mnist_mlp.main, ["--resume", "run", "--out", "other"])
     assert "--resume" in stops(gan_mnist_mlp.main, ["--resume"])
-    assert "checkpoint.pt" in stops(gan_mnist_mlp.main, ["--resume", ""])  # an unset variable
+    stops(gan_mnist_mlp.main, ["--resume", ""])  # a variable of the shell that is not set
     assert Path("run/checkpoint.pt").read_bytes() == before
     assert not Path("run/config.json").exists()
     flags = "--epochs 2 --data elsewhere --device cpu --lr-g 0.002 --sample-every 1 --cuda-graph"
     gan_mnist_mlp.main(["--resume", "run", *flags.split()])
     config = json.loads(Path("run/config.json").read_text())
-    wanted = {"lr_g": 0.002, "limit": 32, "epochs": 2, "data": "elsewhere", "sample_every": 1,
-              "cuda_graph": True}
+    wanted = {"lr_g": 0.002, "limit": 32, "epochs": 2, "sample_every": 1, "cuda_graph": True}
     assert {name: config[name] for name in wanted} == wanted
-    assert checkpoint("run")["epoch"] == 2 and checkpoint("run")["args"]["data"] == "elsewhere"
+    for kept in (config, checkpoint("run")["args"]):
+        assert Path(kept["data"]).absolute() == Path("elsewhere").absolute()
+    assert checkpoint("run")["epoch"] == 2
     assert samples_of("run") == [1, 2, 3, 4]
     gan_mnist_mlp.main(["--resume", "run", "--no-cuda-graph"])
     assert checkpoint("run")["args"]["cuda_graph"] is False
@@ -162,7 +163,8 @@ def test_a_resume_with_as_many_other_images_is_refused(changed, stops):
     dcgan_mnist.main(flags)
     before = Path("run/checkpoint.pt").read_bytes()
     again = ["--resume", "run", "--epochs", "2"]
-    assert "--data other" in stops(dcgan_mnist.main, [*again, "--data", "other"])
+    line = stops(dcgan_mnist.main, [*again, "--data", "other"])
+    assert "--data" in line and "other images" in line
     name = "train-images-idx3-ubyte" if changed < 200 else "t10k-images-idx3-ubyte"
     path = Path("data/MNIST/raw", name)
     content = bytearray(path.read_bytes())
@@ -176,8 +178,7 @@ def test_a_resume_with_as_many_other_images_is_refused(changed, stops):
     assert checkpoint("run")["epoch"] == 2
 
 
-def test_a_resume_from_another_folder_names_the_data_of_the_run(stops, monkeypatch):
-    """A relative --data is kept as it was typed."""
+def test_a_resume_from_another_folder_finds_the_data_or_names_it(stops, monkeypatch):
     random = numpy.random.default_rng(0)
     Path("mine").mkdir()
     for i in range(4):
@@ -188,10 +189,13 @@ def test_a_resume_from_another_folder_names_the_data_of_the_run(stops, monkeypat
     Path("below").mkdir()
     monkeypatch.chdir("below")
     run = os.path.join("..", "run")
-    line = stops(dcgan_celeba.main, ["--resume", run, "--epochs", "2"])
-    assert "--data" in line and "mine" in line and run in line
-    dcgan_celeba.main(["--resume", run, "--epochs", "2", "--data", os.path.join("..", "mine")])
+    dcgan_celeba.main(["--resume", run, "--epochs", "2"])
     assert checkpoint(run)["epoch"] == 2
+    Path("../mine").rename("../moved")
+    line = stops(dcgan_celeba.main, ["--resume", run, "--epochs", "3"])
+    assert "--data" in line and "mine" in line and run in line
+    dcgan_celeba.main(["--resume", run, "--epochs", "3", "--data", os.path.join("..", "moved")])
+    assert checkpoint(run)["epoch"] == 3
 
 
 # --------------------------------------------------------------------------------- no checkpoint
@@ -255,6 +259,18 @@ def test_a_log_that_was_changed_before_a_resume_is_refused(monkeypatch, stops):
     monkeypatch.setattr(common.Log, "add", lambda log, **values: add(log, **values, extra=1.0))
     line = stops(dcgan_mnist.main, ["--resume", "run", "--epochs", "2"])
     assert "extra" in line and "new run" in line and checkpoint("run")["epoch"] == 1
+
+
+@pytest.mark.parametrize("name", ["Generator", "Discriminator"])
+def test_a_changed_net_needs_a_new_run(name, straight, stops, monkeypatch):
+    out = straight(gan_mnist_mlp)[0]
+    stopped(checkpoint(out))
+    before = Path("run/checkpoint.pt").read_bytes()
+    other = torch.nn.Linear(64, 784) if name == "Generator" else torch.nn.Linear(784, 1)
+    monkeypatch.setattr(gan_mnist_mlp, name, lambda *sizes: other)
+    line = stops(gan_mnist_mlp.main, ["--resume", "run", "--epochs", "4"])
+    assert "does not fit" in line and "new run" in line
+    assert Path("run/checkpoint.pt").read_bytes() == before
 
 
 def test_a_renamed_copy_runs_alone_with_common_in_any_environment():

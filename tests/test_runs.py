@@ -313,18 +313,21 @@ def test_the_last_line_says_how_fast_it_was_and_what_is_left(slow, capsys):
         assert line.endswith(f", 5 images/s, {left} min left")
 
 
-@pytest.mark.parametrize("drawing", [0.0, 9.0])
-def test_drawings_come_once_a_minute_and_take_a_twentieth_of_the_time(drawing, slow, monkeypatch):
-    """60 steps of 20 seconds, and pictures at every second. Two figures are drawn each time."""
+@pytest.mark.parametrize("drawing, every", [(0.0, 2), (9.0, 2), (9.0, 0)])
+def test_drawings_come_once_a_minute_and_take_a_twentieth_of_the_time(drawing, every, slow,
+                                                                      monkeypatch):
+    """60 steps of 20 seconds, and pictures at every second or none. Each time losses.png is drawn, and
+    modes.png where its table is written with the pictures."""
     monkeypatch.setattr(gan_mnist_mlp, "MEASURE_EVERY", 2)  # so that there are modes to draw
-    flags = ["--limit", 240, "--batch-size", 4, "--sample-every", 2, "--epochs", 1]
-    times = slow(20, *flags, drawing=drawing)
-    *losses, end = times[::2]  # losses.png, and in between modes.png; the last two at the end
+    flags = ["--limit", 240, "--batch-size", 4, "--sample-every", every, "--epochs", 1]
+    *times, end, _ = slow(20, *flags, drawing=drawing)  # the last two are drawn at the end
+    figures = 2 if every else 1
+    losses, cost = times[::figures], figures * drawing
     assert losses[0] <= 60, "the first one comes soon"
-    assert all(60 <= gap for gap in numpy.diff(losses) - 2 * drawing)
+    assert all(60 <= gap for gap in numpy.diff(losses) - cost)
     # the first drawings tell how long they take, the last one may have just ended
-    assert 2 * drawing * (len(losses) - 2) <= (end - losses[0]) / 20
-    wanted = end / (max(60, 40 * drawing) + 2 * drawing + 60)
+    assert cost * (len(losses) - 2) <= (end - losses[0]) / 20
+    wanted = end / (max(60, 20 * cost) + cost + 60)
     assert len(losses) >= int(wanted), "as often as that allows"
 
 
