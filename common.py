@@ -38,7 +38,7 @@ from tqdm import tqdm
 # ------------------------------------------------------------------------------ how a program ends
 def fail(message, status=2):
     """End the program with one line on stderr."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    print("error:", " ".join(str(message).splitlines()), file=sys.stderr)
     raise SystemExit(status)
 
 
@@ -49,6 +49,11 @@ def launch(main):
     folder that cannot be read or written (2). Everything else keeps its traceback. So does a
     missing file: most likely it is a mistake in your code.
     """
+    os.environ["MPLBACKEND"] = "agg"  # no window; Jupyter names a backend that may be missing here
+    if sys.stdout is None:  # closed, as with >&-
+        sys.stdout = io.StringIO()
+    if sys.stderr is None:
+        sys.stderr = io.StringIO()
     if hasattr(sys.stdout, "reconfigure"):  # print a name even if the console lacks its letters
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -58,7 +63,11 @@ def launch(main):
             print(file=sys.stderr)  # leave the line of the progress bar
         fail(f"interrupted{how_to_go_on}", 130)
     except (MemoryError, torch.OutOfMemoryError) as error:
-        fail(f"out of memory: a smaller --batch-size or --n may fit ({error}){how_to_go_on}", 1)
+        fail(f"out of memory: fewer images at once (--batch-size, --n) may fit ({str(error)[:150]})"
+             f"{how_to_go_on}", 1)
+    except BrokenPipeError:  # as with | head
+        sys.stdout = io.StringIO()
+        fail(f"nobody reads the output any more{how_to_go_on}", 1)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             fail(f"the disk is full: {error}{how_to_go_on}", 1)
@@ -120,6 +129,8 @@ def not_negative(number):
 
 def folder(text):
     """For a flag's `type`: a path. ~ is the home folder, which not every shell replaces."""
+    if not text:  # a variable of the shell that is not set
+        raise argparse.ArgumentTypeError("the path is empty")
     return os.path.expanduser(text)
 
 
@@ -158,7 +169,7 @@ def training_parser(file, doc, kinds, epochs, batch_size, seed, sample_every):
         help="number format of the nets (default: %(default)s, which is TF32 on CUDA). bf16 is "
              "faster on GPUs since Ampere, and on CPUs with amx_bf16 (Intel) or avx512_bf16 (AMD)")
     add("--cuda-graph", action=argparse.BooleanOptionalAction, default=False,
-        help="on CUDA, record a training step once and replay it: several times faster")
+        help="on CUDA, record a training step once and replay it, which is faster")
     return parser
 
 
@@ -181,6 +192,7 @@ def parse(parser, argv):
         fail(f"--out {args.out} is not empty: name another folder, or, if it holds a run, "
              f"--resume {args.out}")
     args.script = Path(parser.prog).stem
+    args.data = os.path.abspath(args.data)  # a resume may start in another folder
     return args, saved
 
 
@@ -390,12 +402,20 @@ def pictures_in_zip(path, left_out):
 
 
 def is_unpacked(inside, loose):
-    """Whether all Pictures of an archive are also among the loose ones, by name and size.
+    """Whether all Pictures of an archive are also among the loose ones.
 
-    torchvision leaves CelebA like this, and no face should be there twice.
+    torchvision leaves CelebA like this, and no face should be there twice. They have the same names
+    and sizes; of three, the content is compared too.
     """
-    there = {(os.path.basename(picture.name), picture.size) for picture in loose}
-    return all((os.path.basename(picture.name), picture.size) in there for picture in inside)
+    there = {(os.path.basename(picture.name), picture.size): picture for picture in loose}
+    for picture in inside:
+        if (os.path.basename(picture.name), picture.size) not in there:
+            return False
+    for picture in (inside[0], inside[len(inside) // 2], inside[-1]):
+        other = there[os.path.basename(picture.name), picture.size]
+        if zlib.crc32(Path(other.name).read_bytes()) != picture.archive.getinfo(picture.member).CRC:
+            return False
+    return True
 
 
 def gather(root):
@@ -463,7 +483,7 @@ def find_pictures(root):
 
 # Images in: how a picture is decoded. Pillow's limits guard servers that strangers send files to.
 # Here they would stop a scan of 200 million pixels, and a PNG with a colour profile of 2 MB.
-Image.MAX_IMAGE_PIXELS = None
+Image.MAX_IMAGE_PIXELS = 2**29  # twice as many are an error
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30  # bytes
 
 # EXIF's note of how the camera was held -> what turns the picture upright
@@ -575,7 +595,7 @@ def decode_all(pictures, size):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow; with python -W error they are errors
-            results = pool.imap(lambda picture: read_and_decode(picture, size), pictures, 100)
+            results = pool.imap(lambda picture: read_and_decode(picture, size), pictures, 10)
             for picture in tqdm(pictures, "decoding", disable=None, leave=False):
                 pixels, reason = next(results)
                 if reason:
@@ -642,6 +662,7 @@ def load_faces(root, limit=None, size=64):
     place, pictures = find_pictures(root)
     folder = place if place.is_dir() else place.parent
     remove_leftovers(folder)
+    remove_leftovers(folder)
     kept_path = folder / f"faces{size}.pt"
     fingerprint = fingerprint_of(place, pictures)
     images = load_kept(kept_path, fingerprint)
@@ -695,7 +716,6 @@ def whole_file(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent)
     unfinished = path.with_name(f"unfinished-{secrets.token_hex(4)}.tmp")
     try:
         with open(unfinished, "xb") as file:
@@ -757,11 +777,7 @@ def picture_is_due(step, steps_an_epoch, sample_every):
 
 def new_figure(**keywords):
     """A matplotlib Figure. No backend is needed for it."""
-    try:
-        from matplotlib.figure import Figure  # slow to import: only when there is something to draw
-    except ValueError:  # Jupyter lets MPLBACKEND name a backend that may not be installed here
-        del os.environ["MPLBACKEND"]
-        from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # slow to import: only when there is something to draw
     return Figure(layout="constrained", **keywords)
 
 
@@ -818,7 +834,7 @@ def draw_gif(path, pictures):
     for picture in pictures:
         with optional(f"the frame of {picture} in {path}"):  # a damaged file costs its frame
             with Image.open(picture) as image:
-                # 256 colours by an octree: 30 times faster than Pillow's own choice
+                # 256 colours by an octree: ten to thirty times faster than Pillow's own choice
                 frames.append(image.convert("RGB").quantize(method=Image.Quantize.FASTOCTREE))
             steps.append(step_of(picture))
     if not frames:
@@ -920,8 +936,9 @@ def read_csv(path):
 class Log:
     """Writes losses.csv, and shows how a run goes: the progress bar, the lines, the drawings.
 
-    A training script calls, in this order: start_epoch; add, after each step; write and
-    draw_if_due, whenever it saves pictures; end_epoch; draw, when the run is finished.
+    A training script calls, in this order: start_epoch; add, after each step; write, whenever it
+    saves pictures; end_epoch, when the checkpoint is saved; draw, when the run is finished. Within
+    a run, add and end_epoch draw now and then.
     """
 
     def __init__(self, out, args, chance_level=None, draw_more=None):
@@ -956,7 +973,7 @@ class Log:
         if now - self.last_news > (1 if self.live else 60):
             self.show_news(now - self.start)
             self.last_news = now
-        if now - self.last_drawing > 1.2 * self.pause:  # slow steps: the next pictures are far off
+        if now - self.last_drawing >= self.pause and self.steps_done < self.steps:
             self.write()
             self.draw_if_due()
 
@@ -1014,6 +1031,8 @@ class Log:
         print(f"{self.title}, step {table[-1, 0]:.0f}: {in_words(means)}, "
               f"{len(table) * self.args.batch_size / seconds:,.0f} images/s, "
               f"{self.epochs_left * seconds / 60:.1f} min left", flush=True)
+        if self.epochs_left > 0:
+            self.draw_if_due()
 
 
 def in_words(row, leave_out=()):
@@ -1036,7 +1055,9 @@ def open_run(args, device, G, D):
     print(f"{args.images:,} images of {args.dataset}; G has {parameters['G']:,} parameters, D "
           f"{parameters['D']:,}; {chip}, {args.precision}; into {out}", flush=True)
     if device.type == "cuda" and not args.cuda_graph:
-        print("--cuda-graph would make this several times faster", flush=True)
+        print("--cuda-graph would make this faster", flush=True)
+    for folder_of_run in (out, out / "samples"):
+        remove_leftovers(folder_of_run)
     config = {**vars(args), "out": str(out), "parameters": parameters, "device_name": chip,
               "python": sys.version, "torch": torch.__version__}
     with whole_file(out / "config.json") as file:
@@ -1053,11 +1074,12 @@ def new_folder(args):
         except FileExistsError:
             fail(f"--out {args.out}: another run has just begun there, or it is a file")
         return Path(args.out)
+    Path("runs").mkdir(exist_ok=True)
     number = 1
     while True:
         out = Path("runs", args.script if number == 1 else f"{args.script}-{number}")
         try:
-            out.mkdir(parents=True)
+            out.mkdir()
             return out
         except FileExistsError:
             number += 1
@@ -1094,8 +1116,19 @@ def save_checkpoint(out, args, parts, **others):
     set_how_to_go_on(out, others["epoch"], args.epochs)
 
 
+def restore(parts, saved):
+    """Give nets and optimizers (parts) the states that a checkpoint has for them."""
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        fail(f"the checkpoint does not fit the script, which has most likely been changed since: a "
+             f"changed net or optimizer needs a new run ({type(error).__name__}: {error})")
+
+
 def save_whole(path, content):
     """torch.save, in a way that never leaves half a file."""
+    remove_leftovers(Path(path).parent)
     with whole_file(path) as file:
         try:
             torch.save(content, file)
@@ -1123,9 +1156,11 @@ def load_checkpoint(path):
         saved = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(saved, dict):
             raise TypeError(f"it holds a {type(saved).__name__}")
-        for name in ("script", "args", "generator", "G", "step", "epoch"):
-            if name not in saved:
-                raise KeyError(name)
+        kinds = {"script": str, "args": dict, "generator": dict, "G": dict, "step": int,
+                 "epoch": int}
+        for name, kind in kinds.items():
+            if not isinstance(saved[name], kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
         return saved
     except Exception as error:  # missing, cut short, something else, hostile: many types
         reason = repr(error).partition(" This file")[0][:200]

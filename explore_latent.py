@@ -112,12 +112,16 @@ def load_generator(path, device, script=None):
     """
     saved = common.load_checkpoint(path)
     print(f"{path}: {saved['script']}.py after epoch {saved['epoch']}", flush=True)
+    if script and Path(script).stem != saved["script"]:
+        print(f"{script} is not used for it: that is another script", flush=True)
     try:
         keywords = dict(saved["generator"])
         name = str(keywords.pop("class"))
     except (TypeError, ValueError, KeyError):
         common.fail(f"{path} does not say which generator it holds")
     if script:
+        check_script(script)
+    if script and Path(script).stem == saved["script"]:
         module = import_script(script)
     elif name in GENERATORS.get(saved["script"], []):
         module = importlib.import_module(saved["script"])
@@ -130,18 +134,24 @@ def load_generator(path, device, script=None):
         G.eval()
         with torch.no_grad():
             G(torch.zeros(1, keywords["latent_dim"]))
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # other keywords, other weights, hostile ones: many types
         hint = "" if script else " (if it is of your own copy, name that with --script)"
         common.fail(f"{path} does not fit {module.__name__}.py{hint}, or its generator wants more "
                     f"than z: {str(error)[:300]}")
     return common.prepare(G, device), keywords["latent_dim"]
 
 
-def import_script(file):
-    """Import a training script by its path. A mistake in it keeps its traceback."""
+def check_script(file):
     path = Path(file)
     if not path.is_file() or path.suffix != ".py" or "." in path.stem:
         common.fail(f"--script {file}: no such Python file, or one with a dot in its name")
+
+
+def import_script(file):
+    """Import a training script by its path. A mistake in it keeps its traceback."""
+    path = Path(file)
     sys.path.insert(0, str(path.resolve().parent))
     return importlib.import_module(path.stem)
 
@@ -323,7 +333,7 @@ def save_mp4(path, frames):
 
 def export(G, args):
     """Write the generator alone: its weights in half precision, what is needed to build it again,
-    and the flags of its run that are no paths. A sixth to a tenth of a checkpoint."""
+    and the flags of its run that are no paths. A third (SGD) to a tenth of a checkpoint."""
     saved = common.load_checkpoint(args.checkpoint)
     learned = {name for name, _ in G.named_parameters()}
     weights = {}

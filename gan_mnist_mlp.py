@@ -161,13 +161,12 @@ def main(argv=None):
 
     # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it on a first reading.
     parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
-    # G\'s class and arguments, so that the tools can build it again
+    # G's class and arguments, so that the tools can build it again
     generator = {"class": type(G).__name__, "latent_dim": latent_dim}
     step = first_epoch = 0
     out = common.open_run(args, device, G, D)
     if saved:  # --resume: restore the state after the last finished epoch
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
+        common.restore(parts, saved)
         step, first_epoch = saved["step"], saved["epoch"]
         fixed_z = saved["fixed_z"].to(device)
         common.cut_run(out, step)
@@ -219,7 +218,6 @@ def main(argv=None):
                 log.write()  # losses.csv
                 observer.write(out / "modes.csv")
                 common.save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)
-                log.draw_if_due()
 
         common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
                                epoch=epoch + 1)

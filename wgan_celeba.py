@@ -50,7 +50,7 @@ def parse_args(argv):
     add("--clip", type=common.not_negative(float), metavar="C",
         help="wgan: keep the critic's weights in [-C, C]; 0 does not clip (default: 0.01, as in "
              "the WGAN paper; the assignment's own run: 0.05)")
-    parser.epilog = "The assignment: number 4 of the course IFT6135, by Laferriere and Litalien, 2018."
+    parser.epilog = "The assignment: number 4 of IFT6135, by Laferriere and Litalien, 2018."
     args, saved = common.parse(parser, argv)
     if args.clip and args.loss != "wgan":
         common.fail(f"--clip {args.clip}: only the critic of --loss wgan is clipped")
@@ -274,14 +274,13 @@ def main(argv=None):
 
     # -- Bookkeeping: the run's folder, --resume, the first checkpoint. Skip it on a first reading.
     parts = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
-    # G\'s class and arguments, so that the tools can build it again
+    # G's class and arguments, so that the tools can build it again
     generator = {"class": type(G).__name__, **keywords}
     # step: minibatches; g_step: updates of G; d_steps: updates of D since the last one of G
     step = first_epoch = g_step = d_steps = 0
     out = common.open_run(args, device, G, D)
     if saved:  # --resume: restore the state after the last finished epoch
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
+        common.restore(parts, saved)
         step, first_epoch = saved["step"], saved["epoch"]
         g_step, d_steps = saved["g_step"], saved["d_steps"]
         fixed_z = saved["fixed_z"].to(device)
@@ -334,7 +333,6 @@ def main(argv=None):
             if common.picture_is_due(step, len(batches), args.sample_every):
                 log.write()  # losses.csv
                 common.save_samples(out / f"samples/step_{step:06d}.png", G, fixed_z)
-                log.draw_if_due()
 
         common.save_checkpoint(out, args, parts, generator=generator, fixed_z=fixed_z, step=step,
                                epoch=epoch + 1, g_step=g_step, d_steps=d_steps)

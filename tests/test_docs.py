@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import textwrap
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, SCRIPTS
@@ -74,9 +75,9 @@ def test_the_patches_behind_the_notebook_fit_the_scripts(patch):
     for script in ROOT.glob("*.py"):
         shutil.copy(script, ".")
     subprocess.run(["git", "apply", str(patch)], check=True, env={**os.environ, "GIT_CEILING_DIRECTORIES": os.path.dirname(os.getcwd())})
-    changed = [script for script in ROOT.glob("*.py") if script.read_bytes() != open(script.name, "rb").read()]
+    changed = [script for script in ROOT.glob("*.py") if script.read_bytes() != Path(script.name).read_bytes()]
     assert len(changed) == 1
-    compile(open(changed[0].name).read(), changed[0].name, "exec")
+    compile(Path(changed[0].name).read_text(), changed[0].name, "exec")
 
 
 def test_the_front_page_shows_the_two_updates_as_they_are():

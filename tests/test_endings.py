@@ -234,14 +234,28 @@ def test_a_mistake_in_the_code_keeps_its_traceback(error):
 
 
 # ------------------------------------------------------------------------------ how Python is started
+@pytest.fixture
+def closed(monkeypatch):
+    """Run a main with no stdout and stderr, and then take away what it has put in their place."""
+    def run(main, argv):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", None)
+            patch.setattr(sys, "stderr", None)
+            try:
+                main(argv)
+            finally:
+                for stream in (sys.stdout, sys.stderr):
+                    if stream is not None:
+                        stream.close()
+    return run
+
+
 @each_script
-def test_a_closed_stdout_and_stderr_do_not_end_a_run(script, monkeypatch):
+def test_a_closed_stdout_and_stderr_do_not_end_a_run(script, closed):
     """`>&- 2>&-` on a shell, or pythonw on Windows: then Python has None in their place."""
-    monkeypatch.setattr(sys, "stdout", None)
-    monkeypatch.setattr(sys, "stderr", None)
-    launched(script)([*SCRIPTS[script], "--epochs", "1", "--out", "run"])
+    closed(launched(script), [*SCRIPTS[script], "--epochs", "1", "--out", "run"])
     with pytest.raises(SystemExit) as stop:
-        launched(script)(["--resume", "run", "--epochs", "0"])
+        closed(launched(script), ["--resume", "run", "--epochs", "0"])
     assert stop.value.code == 2 and checkpoint("run")["epoch"] == 1
 
 
