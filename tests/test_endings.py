@@ -137,8 +137,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint():
 
 
 # -------------------------------------------------------------------------------------- not finite
-@pytest.mark.parametrize("value", ["nan", "inf"])
-@pytest.mark.parametrize("every", [0, 5])
+@pytest.mark.parametrize("value, every", [("nan", 0), ("inf", 5)])
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(value, every, stops,
                                                                              monkeypatch):
     """At the end of its epoch, or earlier, when the rows are written for the pictures."""
