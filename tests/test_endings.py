@@ -10,8 +10,19 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from conftest import (EPOCH, ROOT, SCRIPTS, assert_same_run, checkpoint, csv_rows, each_script,
-                      launched, on_a_small_disk, python, same_weights)
+from conftest import (
+    EPOCH,
+    ROOT,
+    SCRIPTS,
+    assert_same_run,
+    checkpoint,
+    csv_rows,
+    each_script,
+    launched,
+    on_a_small_disk,
+    python,
+    same_weights,
+)
 
 import common
 import gan_mnist_mlp

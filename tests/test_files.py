@@ -11,7 +11,6 @@ from conftest import SCRIPTS
 import common
 import gan_mnist_mlp
 
-
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 

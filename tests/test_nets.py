@@ -2,8 +2,6 @@
 import inspect
 import re
 import sys
-from collections import defaultdict
-from pathlib import Path
 
 import pytest
 import torch

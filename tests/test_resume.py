@@ -12,8 +12,19 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from conftest import (EPOCH, ROOT, SCRIPTS, assert_same_run, checkpoint, csv_rows, each_script,
-                      name_of, on_gpu, samples_of, write_mnist)
+from conftest import (
+    EPOCH,
+    ROOT,
+    SCRIPTS,
+    assert_same_run,
+    checkpoint,
+    csv_rows,
+    each_script,
+    name_of,
+    on_gpu,
+    samples_of,
+    write_mnist,
+)
 from PIL import Image
 
 import common

@@ -10,8 +10,18 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from conftest import (EPOCH, SCRIPTS, assert_same_run, checkpoint, csv_rows, each_script, name_of,
-                      same_weights, samples_of, write_mnist)
+from conftest import (
+    EPOCH,
+    SCRIPTS,
+    assert_same_run,
+    checkpoint,
+    csv_rows,
+    each_script,
+    name_of,
+    same_weights,
+    samples_of,
+    write_mnist,
+)
 from matplotlib.figure import Figure
 from test_pictures import pixels
 

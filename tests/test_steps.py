@@ -5,10 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import (SCRIPTS, checkpoint, csv_rows, each_script, name_of, on_gpu, same_weights,
-                      samples_of)
+from conftest import (
+    SCRIPTS,
+    checkpoint,
+    csv_rows,
+    each_script,
+    name_of,
+    on_gpu,
+    same_weights,
+    samples_of,
+)
 from torch import nn
-from torch.nn import functional as F
 
 import common
 import cuda_graph

@@ -19,8 +19,9 @@ from PIL import ImageDraw
 
 for folder in Path(__file__).resolve().parents[:3]:  # the project's root is one of them
     sys.path.insert(0, str(folder))
-from explore_latent import images_of, to_picture, z_of
 from walks import all_walks, load_faces_generator
+
+from explore_latent import images_of, to_picture, z_of
 
 PAIRS = 8
 FRAMES = 6
