@@ -95,7 +95,7 @@ def empty_folder(tmp_path, monkeypatch):
     """Every test runs in a folder of its own, and knows of no other test's checkpoint."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(common, "how_to_go_on", "")
-    monkeypatch.setattr(Figure, "savefig", do_not_paint)  # `drawn` and `straight` want it painted
+    monkeypatch.setattr(Figure, "savefig", do_not_paint)  # `drawn` wants it painted
     torch.set_num_threads(1)  # small nets: a second thread costs more than it brings
 
 
@@ -206,7 +206,7 @@ def straight(tmp_path_factory):
         out = tmp_path_factory.mktemp("straight") / script.__name__
         said = io.StringIO()
         with contextlib.redirect_stdout(said), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Figure, "savefig", SAVEFIG)
+            patch.setattr(Figure, "savefig", do_not_paint)
             script.main([*SCRIPTS[script], "--epochs", "3", "--out", str(out)])
         return out, said.getvalue()
     return run

@@ -28,7 +28,7 @@ def kill_and_resume(script, kills, epochs):
     """Kill the run `kills` times, each at a random moment after its first new checkpoint, and let it
     end. It saves rows and pictures within its epochs, too."""
     path, killed = Path("killed/checkpoint.pt"), 0
-    recipe = [*SCRIPTS[script], "--epochs", str(epochs), "--sample-every", "9"]
+    recipe = [*SCRIPTS[script], "--epochs", str(epochs), "--sample-every", "25"]
     flags = [*recipe, "--out", "killed"]
     while killed < kills:
         before = path.stat().st_mtime_ns if path.exists() else 0
@@ -51,7 +51,7 @@ def kill_and_resume(script, kills, epochs):
 
 
 def test_a_killed_run_ends_like_one_never_stopped():
-    kill_and_resume(gan_mnist_mlp, kills=1, epochs=12)
+    kill_and_resume(gan_mnist_mlp, kills=1, epochs=8)
 
 
 @pytest.mark.slow
