@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from conftest import csv_rows, each_script
+from conftest import csv_rows, do_not_paint, each_script
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
@@ -102,8 +103,10 @@ def test_samples_that_cannot_be_saved_cost_a_line_and_nothing_else(capsys):
 
 # ----------------------------------------------------------------------------------------- curves
 @each_script
-def test_every_column_is_drawn_pale_and_smooth(script, straight, drawn):
+def test_every_column_is_drawn_pale_and_smooth(script, straight, drawn, monkeypatch):
     out, _ = straight(script)
+    if script is not wgan_celeba:  # which has the most panels
+        monkeypatch.setattr(Figure, "savefig", do_not_paint)
     drawn.clear()
     header, rows = csv_rows(out / "losses.csv")
     common.draw_losses(Path("losses.png"), common.read_csv(out / "losses.csv"))
@@ -117,8 +120,9 @@ def test_every_column_is_drawn_pale_and_smooth(script, straight, drawn):
     for name, column in columns.items():
         x, y = common.running_median(numpy.array(steps), numpy.array(column))
         assert (name, x.tolist(), y.tolist()) in smooth
-    with Image.open("losses.png") as picture:
-        assert picture.format == "PNG" and len(picture.getcolors(10**6)) > 100
+    if script is wgan_celeba:
+        with Image.open("losses.png") as picture:
+            assert picture.format == "PNG" and len(picture.getcolors(10**6)) > 100
 
 
 @pytest.fixture
