@@ -48,7 +48,8 @@ def test_ctrl_c_says_what_a_resume_begins_with_and_loses_nothing_else(script, st
 
     new, again = [*SCRIPTS[script], "--epochs", "1", "--out", "run"], ["--resume", "run"]
     for flags, stop_at, epoch in [
-        (new, 2, 1), ([*again, "--epochs", "3"], steps, 1),  # an epoch's last step: not finished yet
+        (new, 2, 1), ([*again, "--epochs", "3"], 3, 1),
+        (again, 2 * steps, 2),  # at its last step an epoch is not finished
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(common.Log, "add", interrupted)
