@@ -3,17 +3,23 @@ import argparse
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, SCRIPTS
+from PIL import Image
 
 import common
 import explore_latent
 import score_samples
+
+sys.path.insert(0, str(ROOT / "docs/notebook"))
+import make_pictures
 
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = {str(path.relative_to(ROOT)): path.read_text("utf-8")
@@ -67,7 +73,7 @@ def test_every_picture_is_shown_and_all_are_small():
     pictures = {path.name: path.stat().st_size for path in (ROOT / "docs/pictures").iterdir()}
     shown = set(re.findall(r"pictures/([\w.-]+\.png)", "".join(PAGES.values())))
     assert shown == set(pictures), shown ^ set(pictures)
-    assert sum(pictures.values()) < 3e6
+    assert sum(pictures.values()) < 4e6
 
 
 @pytest.mark.parametrize("patch", sorted((ROOT / "docs/notebook/patches").glob("*.patch")), ids=lambda path: path.stem)
@@ -78,6 +84,60 @@ def test_the_patches_behind_the_notebook_fit_the_scripts(patch):
     changed = [script for script in ROOT.glob("*.py") if script.read_bytes() != Path(script.name).read_bytes()]
     assert len(changed) == 1
     compile(Path(changed[0].name).read_text(), changed[0].name, "exec")
+
+
+def test_the_lines_of_runs_txt_can_be_pasted(flags):
+    """Scripts, flags and patches are there, no two runs share a folder, and what a line reads is the folder of
+    a run above it."""
+    scripts = {script.__name__ + ".py": script for script in SCRIPTS}
+    folders = set()
+    for line in (ROOT / "docs/notebook/runs.txt").read_text("utf-8").splitlines():
+        if not line or line.startswith("#"):
+            continue
+        command, _, patch = line.partition("  # ")
+        python, script, *words = shlex.split(command)
+        assert python == "python" and (ROOT / script).is_file(), line
+        assert not patch or patch.endswith(".patch") and (ROOT / patch).is_file(), line
+        source = (ROOT / script).read_text("utf-8")
+        for word in words:
+            if word.startswith("--"):
+                assert word in flags[script] if script in flags else f'"{word}"' in source, line
+        out = words[words.index("--out") + 1] if "--out" in words else None
+        for word in words:
+            if word.startswith("runs/") and word != out:
+                assert "/".join(Path(word).parts[:3]) in folders, line
+        if script in scripts:
+            scripts[script].parse_args(words)  # their values too
+            assert re.fullmatch(r"runs/notebook/[\w.-]+", out), line
+        if out:
+            assert out not in folders, line
+            folders.add(out)
+            Path(out).mkdir(parents=True)
+            Path(out, "losses.csv").touch()  # --compare looks for it
+    assert len(folders) > 150
+
+
+@pytest.mark.parametrize("name", make_pictures.PICTURES)
+def test_a_picture_whose_run_is_missing_names_the_line_that_makes_it(name, stops, monkeypatch):
+    runs = (ROOT / "docs/notebook/runs.txt").read_text("utf-8").splitlines()
+    monkeypatch.setattr(make_pictures, "ROOT", Path.cwd())
+    line = stops(lambda argv: make_pictures.PICTURES[name](), [])
+    assert line.strip().partition(" makes it: ")[2] in runs
+
+
+def test_each_picture_has_its_program():
+    drawn = {f"{name}.png" for name in make_pictures.PICTURES} | {"gan.png", "upsampling.png"}
+    assert drawn == {path.name for path in (ROOT / "docs/pictures").iterdir()}
+
+
+def test_labels_stand_beside_the_pictures_and_do_not_touch_them():
+    block = Image.new("RGB", (70, 50), "red")
+    sheet = make_pictures.labelled([[block] * 3, [block] * 3], ["seed 1", "two\nlines"], ["a", "b", "100 epochs"])
+    assert sum(count for count, colour in sheet.getcolors(100_000) if colour == (255, 0, 0)) == 6 * 70 * 50
+    left, top = sheet.width - 3 * 78, sheet.height - 2 * 58
+    for rest in (sheet.crop((0, 0, left - 8, sheet.height)), sheet.crop((left, 0, sheet.width, top - 8))):
+        assert rest.convert("L").getextrema() == (0, 255)  # black letters on white
+    assert sheet.crop((0, 0, sheet.width, 3)).getcolors() == [(3 * sheet.width, (255, 255, 255))]
 
 
 def test_the_front_page_shows_the_two_updates_as_they_are():
