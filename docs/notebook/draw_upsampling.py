@@ -16,7 +16,7 @@ PICTURE = Path(__file__).resolve().parents[1] / "pictures/upsampling.png"
 
 
 def enlarged():
-    """title -> the 16 numbers that a way makes of the ramp. The weights sum to 1 where they meet."""
+    """title -> the 16 numbers that a way makes of the ramp."""
     ramp = torch.arange(1.0, 9).view(1, 1, 8)
     four = torch.ones(1, 1, 4)
     three = torch.ones(1, 1, 3)

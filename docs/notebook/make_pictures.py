@@ -10,6 +10,7 @@ draw_upsampling.py.
 import csv
 import io
 import sys
+from functools import partial
 from pathlib import Path
 
 import matplotlib.font_manager
@@ -303,8 +304,8 @@ def painted(figure):
 # picture -> how it is drawn
 PICTURES = {
     "growth": growth,
-    **{name: (lambda name=name: in_time(name)) for name in TIMES},
-    **{name: (lambda name=name: in_rows(name)) for name in ROWS},
+    **{name: partial(in_time, name) for name in TIMES},
+    **{name: partial(in_rows, name) for name in ROWS},
     "zeros-250-fresh": fresh,
     "zeros-modes": lambda: picture_of("zeros-0", "modes.png"),
     "zeros-slow-d-modes": lambda: picture_of("zeros-slow-d", "modes.png"),

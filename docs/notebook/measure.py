@@ -1,4 +1,4 @@
-"""The measures that the pages quote: how alike samples are, what D says of its faces, checkerboards.
+"""The measures that the pages quote: likeness of samples, what D says of its faces, checkerboards.
 
     python docs/notebook/measure.py likeness runs/wgan_celeba/samples/step_001248.png
     python docs/notebook/measure.py answers runs/wgan_celeba/checkpoint.pt
@@ -38,7 +38,7 @@ def pictures_of_grid(path):
 
 
 def likeness(pictures):
-    """How alike pictures (N, 64, 64) are: the mean correlation of two of them, in fine details only.
+    """How alike pictures (N, 64, 64) are: the mean correlation of two, in fine details only.
 
     Fine details are what a blur of 9 x 9 pixels takes away. Only the middle of a picture counts,
     so that two backgrounds do not make two faces different. Copies have 1, independent noise 0.
@@ -54,7 +54,8 @@ def likeness(pictures):
 
 # ---------------------------------------------------------------------------------- what D answers
 def mean_answer(D, images, batch_size, loss_name):
-    """D's mean output, a probability with minimax. In training mode, in minibatches, as it learned."""
+    """D's mean output, a probability with minimax. In training mode and in minibatches, as it
+    learned."""
     D.train()
     outputs = torch.cat([D(part) for part in images.split(batch_size)])
     if loss_name == "minimax":
@@ -119,8 +120,8 @@ def checkerboard(path, data=None, count=1024):
     as theirs."""
     learned, _ = faces_of(common.load_checkpoint(path)["args"], data)
     G, latent_dim = load_generator(path, CPU)
-    samples = images_of(G, torch.randn(count, latent_dim, generator=torch.Generator().manual_seed(0)))
-    return energy(samples) / energy(common.to_float(learned[:count]))
+    z = torch.randn(count, latent_dim, generator=torch.Generator().manual_seed(0))
+    return energy(images_of(G, z)) / energy(common.to_float(learned[:count]))
 
 
 def main():
@@ -138,7 +139,8 @@ def main():
             print(f"{file}: {checkerboard(file, args.data):.2f} times that of the faces")
         else:
             means = answers(file, args.data)
-            print(f"{file}: D on " + ", ".join(f"{name} {mean:.3f}" for name, mean in means.items()))
+            words = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+            print(f"{file}: D on {words}")
 
 
 if __name__ == "__main__":
