@@ -140,7 +140,8 @@ def training_parser(file, doc, kinds, epochs, batch_size, seed, sample_every):
     parser = new_parser(file, doc)
     add = parser.add_argument
     add("--data", type=folder, default="data", metavar="DIR",
-        help="folder of the datasets (default: %(default)s)")
+        help="folder of the datasets; for faces also a folder or a zip of your own pictures "
+             "(default: %(default)s)")
     add("--dataset", default=kinds[0], choices=kinds,
         help="what to train on (default: %(default)s); toy is drawn by code and needs no download")
     add("--limit", type=positive(int), metavar="N",
@@ -148,11 +149,12 @@ def training_parser(file, doc, kinds, epochs, batch_size, seed, sample_every):
     new_or_old = parser.add_mutually_exclusive_group()
     new_or_old.add_argument(
         "--out", type=folder, metavar="DIR",
-        help=f"folder for the new run (default: runs/{Path(file).stem}, or {Path(file).stem}-2, "
-             "-3, ... where that is taken)")
+        help=f"folder for the new run (default: runs/{Path(file).stem}, or where that is taken the "
+             f"next free one, such as runs/{Path(file).stem}-2)")
     new_or_old.add_argument(
         "--resume", type=folder, metavar="DIR",
-        help="continue the run in this folder after its last finished epoch, with the same flags")
+        help="continue the run in this folder after its last finished epoch. Its flags are known: "
+             "only --epochs, --data, --device, --sample-every and --cuda-graph may be typed anew")
     add("--epochs", type=positive(int), default=epochs, metavar="N",
         help="passes over the data, counted from the start of the run, also with --resume "
              "(default: %(default)s)")
@@ -162,14 +164,16 @@ def training_parser(file, doc, kinds, epochs, batch_size, seed, sample_every):
         help="random seed of the initial weights, the noise and the order of the images "
              "(default: %(default)s)")
     add("--sample-every", type=not_negative(int), default=sample_every, metavar="N",
-        help="save samples every N steps, also at steps 10, 20, 50, 100 and 200, and after each "
-             "epoch; 0: only after each epoch (default: %(default)s)")
+        help="save samples every N steps, and at steps 10, 20, 50, 100 and 200 (default: "
+             "%(default)s; 0: neither). Samples after each epoch are always saved")
     add("--device", help="cpu, cuda, cuda:1 or mps (default: cuda where there is one, else cpu)")
     add("--precision", default="fp32", choices=["fp32", "bf16"],
-        help="number format of the nets (default: %(default)s, which is TF32 on CUDA). bf16 is "
-             "faster on GPUs since Ampere, and on CPUs with amx_bf16 (Intel) or avx512_bf16 (AMD)")
+        help="number format of the nets (default: %(default)s; on CUDA that is TF32). bf16 is "
+             "faster on recent GPUs together with --cuda-graph, and on CPUs with amx_bf16 (Intel) "
+             "or avx512_bf16 (AMD)")
     add("--cuda-graph", action=argparse.BooleanOptionalAction, default=False,
-        help="on CUDA, record a training step once and replay it, which is faster")
+        help="on CUDA, record a training step once and replay it, which is faster. The step must "
+             "not read a number from the GPU, and the learning rate must stay the same")
     return parser
 
 

@@ -29,16 +29,19 @@ def parse_args(argv):
     add = parser.add_argument
     add("--generator", choices=["dcgan", "vanilla"],
         help="which of the lab's two generators to train (default: dcgan; with --dataset mnist: "
-             "vanilla)")
+             "vanilla, the only one that the lab adapted)")
     add("--ngf", type=common.positive(int), default=64, metavar="N",
-        help="width of G (default: %(default)s, as in the lab); 16 for a slow laptop")
+        help="width of G, its base number of channels (default: %(default)s, as in the lab); 16 "
+             "for a slow laptop")
     add("--ndf", type=common.positive(int), default=64, metavar="N",
-        help="width of D (default: %(default)s, as in the lab); 16 for a slow laptop")
+        help="width of D, its base number of channels (default: %(default)s, as in the lab); 16 "
+             "for a slow laptop")
     add("--lr", type=common.positive(float), default=2e-4, metavar="RATE",
         help="Adam's learning rate for G and D (default: %(default)s, as in Radford et al. 2015; "
              "the lab prints 0.002 and cites them for it)")
     add("--compare", type=common.folder, metavar="RUN",
-        help="draw the losses of this run's folder beside the new ones, in losses_comparison.png")
+        help="folder of another run: draw its losses and the new ones in one figure, "
+             "losses_comparison.png")
     parser.epilog = ('The lab: "TME #8: Generative Adversarial Networks". The default '
                      "--batch-size is 128, and with --dataset mnist 64.")
     args, saved = common.parse(parser, argv)
@@ -209,7 +212,7 @@ def step_G(G, D, opt_G, fake):
     """
     logits = D(fake)
     # Why not minimise log(1 - D(G(z))), as the minimax game says? Its slope with respect to D's
-    # logit is -D(G(z)). That is near 0 when D is sure of a fake, so G learns almost nothing. The
+    # logit is -D(G(z)). That is near 0 when D is sure of a fake, so G gets hardly any gradient. The
     # slope of -log D(G(z)) is D(G(z)) - 1: near -1 in that case (Goodfellow et al. 2014, sec. 3).
     loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
@@ -220,8 +223,9 @@ def step_G(G, D, opt_G, fake):
 
 READING_KEY = """How to read the losses: loss_d = loss on reals + loss on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals
-  loss_d near 0, loss_g growing                    D is nearly always right, and G learns slowly
-  loss_d 0.35 to 1, loss_g 2 to 4                  a healthy game; look at the samples"""
+  loss_d near 0, loss_g growing                    D is nearly always right
+  loss_d 0.35 to 1, loss_g 2 to 5                  usual for these nets
+No value of a loss says that the faces are good: look at the samples."""
 
 
 # ---------------------------------------------------------------------------------------- training

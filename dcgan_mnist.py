@@ -3,7 +3,7 @@
 Source    "Generative Adversarial Networks", Gregor Cerar's blog post (2023): the GAN of Goodfellow
           et al. 2014 (arXiv:1406.2661) and the DCGAN of Radford et al. 2015 (arXiv:1511.06434)
 Run       python dcgan_mnist.py --epochs 16      the DCGAN; downloads MNIST (11 MB)
-          python dcgan_mnist.py --model mlp      the MLP GAN, 100 epochs: half an hour
+          python dcgan_mnist.py --model mlp      the MLP GAN; 100 epochs: 30 to 50 minutes
           python dcgan_mnist.py --dataset toy    zeros drawn by code, nothing to download
           python dcgan_mnist.py --cuda-graph     several times faster, on an NVIDIA GPU
 Look at   training.gif (16 x 16 samples, always from the same noise), samples/, losses.png
@@ -27,9 +27,10 @@ def parse_args(argv):
     add("--model", default="dcgan", choices=["dcgan", "mlp"],
         help="which of the post's two GANs to train (default: %(default)s)")
     add("--ngf", type=common.positive(int), metavar="N",
-        help="width of G (default: 32 for dcgan, 256 for mlp, as in the post)")
+        help="width of G: the base number of its channels or, for mlp, of its hidden numbers "
+             "(default: 32 for dcgan, 256 for mlp, as in the post)")
     add("--ndf", type=common.positive(int), metavar="N",
-        help="width of D (default: 32 for dcgan, 128 for mlp, as in the post)")
+        help="width of D, likewise (default: 32 for dcgan, 128 for mlp, as in the post)")
     add("--lr", type=common.positive(float), default=2e-4, metavar="RATE",
         help="AdamW's learning rate for G and D (default: %(default)s, as in the post)")
     parser.epilog = "The post: Generative Adversarial Networks, by Gregor Cerar, 2023."
@@ -176,7 +177,7 @@ def step_G(G, D, opt_G, fake):
     """
     logits = D(fake)
     # Why not minimise log(1 - D(G(z))), as the minimax game says? Its slope with respect to D's
-    # logit is -D(G(z)). That is near 0 when D is sure of a fake, so G learns almost nothing. The
+    # logit is -D(G(z)). That is near 0 when D is sure of a fake, so G gets hardly any gradient. The
     # slope of -log D(G(z)) is D(G(z)) - 1: near -1 in that case (Goodfellow et al. 2014, sec. 3).
     loss_G = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
     opt_G.zero_grad()
@@ -187,8 +188,8 @@ def step_G(G, D, opt_G, fake):
 
 READING_KEY = """How to read the losses: loss_d = (loss on reals + loss on fakes) / 2.
   loss_d 0.693 = log 2, d_real = d_fake = 1/2    D cannot tell: equilibrium, or nothing learned yet
-  loss_d near 0, loss_g growing                  D is nearly always right, and G learns slowly
-  both wandering in between                      a healthy game; look at the samples"""
+  loss_d near 0, loss_g growing                  D is nearly always right
+No value of a loss says that the digits are good: look at the samples."""
 
 
 # ---------------------------------------------------------------------------------------- training

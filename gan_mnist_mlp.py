@@ -121,8 +121,8 @@ def step_G(G, D, opt_G, fake, g_loss):
     logits = D(fake)
     if g_loss == "saturating":
         # log(1 - D(G(z))), as the report prints it. Its slope with respect to D's logit is
-        # -D(G(z)): near 0 when D is sure of a fake, so G learns almost nothing (Goodfellow et al.
-        # 2014, section 3)
+        # -D(G(z)): near 0 when D is sure of a fake, so G gets hardly any gradient (Goodfellow et
+        # al. 2014, section 3)
         loss_G = -F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
     else:
         # -log D(G(z)), as in the report's code. Its slope is D(G(z)) - 1: near -1 in that case
@@ -376,8 +376,8 @@ def print_story(out):
         for name in COLOURS:
             steps = table["step"][phase == name]
             if len(steps) > 0:
-                print(f"{name}: {len(steps)} measurements, steps {steps[0]:,.0f} to "
-                      f"{steps[-1]:,.0f}")
+                print(f"{name}: {len(steps)} measurements, the first at step {steps[0]:,.0f}, the "
+                      f"last at step {steps[-1]:,.0f}")
         # 3 3 3 5 5 -> 3 5
         visits = itertools.groupby(table["dominant_mode"][phase == "alike"])
         modes = [f"{mode:.0f}" for mode, _ in visits]

@@ -8,7 +8,7 @@ Run       python wgan_celeba.py                   the WGAN; put CelebA into data
           python wgan_celeba.py --loss lsgan --upsample nearest    G without deconvolutions
           python wgan_celeba.py --dataset toy     faces drawn by code, nothing to download
           python wgan_celeba.py --data ~/pictures --ngf 16 --ndf 16    your own, on a slow laptop
-Look at   losses.png (with wgan, w_estimate is the curve that means something), samples/
+Look at   losses.png (with wgan, look at w_estimate first), samples/
 Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): numbers (B,), high
           for real. With wgan D is called the critic; with minimax the numbers are logits, and
           sigmoid(D(x)) is what the paper writes as D(x). B: --batch-size.
@@ -39,14 +39,16 @@ def parse_args(argv):
     add("--upsample", default="deconv", choices=["deconv", "nearest", "bilinear"],
         help="how G doubles the size of its images (default: %(default)s)")
     add("--ngf", type=common.positive(int), default=64, metavar="N",
-        help="width of G (default: %(default)s, as in the assignment); 16 for a slow laptop")
+        help="width of G, its base number of channels (default: %(default)s, as in the "
+             "assignment); 16 for a slow laptop")
     add("--ndf", type=common.positive(int), default=64, metavar="N",
-        help="width of D (default: %(default)s, as in the assignment); 16 for a slow laptop")
+        help="width of D, its base number of channels (default: %(default)s, as in the "
+             "assignment); 16 for a slow laptop")
     add("--lr", type=common.positive(float), metavar="RATE",
         help="learning rate of G and D (default: 5e-5 for wgan, else 2e-4, as in the assignment)")
     add("--n-critic", type=common.positive(int), metavar="N",
-        help="updates of D for each one of G (default: 5 for wgan, but 20 for the first 50 updates "
-             "of G and every 500th; else 1)")
+        help="updates of D for each one of G (default: 5 for wgan, else 1). With wgan there are at "
+             "least 20 before each of the first 50 updates of G, and before every 500th")
     add("--clip", type=common.not_negative(float), metavar="C",
         help="wgan: keep the critic's weights in [-C, C]; 0 does not clip (default: 0.01, as in "
              "the WGAN paper; the assignment's own run: 0.05)")
@@ -73,8 +75,8 @@ def load_images(args):
 # ---------------------------------------------------------------------------------------- the nets
 def double(channels_in, channels_out, upsample):
     """Double the size, in one of three ways. The deconvolution's kernel size, 4, is a multiple of
-    its stride, 2, so it reaches every pixel equally often. (A 3 x 3 kernel would not, and would
-    paint a checkerboard.)"""
+    its stride, 2, so it reaches every pixel equally often; a 3 x 3 kernel would not. That does not
+    prevent checkerboards: trained weights paint them all the same (docs/wgan_celeba.md)."""
     if upsample == "deconv":
         return nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode=upsample),
@@ -164,8 +166,8 @@ def loss_of_G(loss_name, out_fake):
     if loss_name == "lsgan":  # E[(D(G(z)) - 1)^2]
         return ((out_fake - 1) ** 2).mean()
     # minimax: -E[log D(G(z))]. Why not E[log(1 - D(G(z)))], as the minimax game says? Its slope
-    # with respect to D's logit is -D(G(z)). That is near 0 when D is sure of a fake, so G learns
-    # almost nothing. The slope of -log D(G(z)) is D(G(z)) - 1: near -1 in that case (Goodfellow et
+    # with respect to D's logit is -D(G(z)). That is near 0 when D is sure of a fake, so G gets
+    # hardly any gradient. The slope of -log D(G(z)) is D(G(z)) - 1: near -1 in that case (Goodfellow et
     # al. 2014, section 3).
     return F.binary_cross_entropy_with_logits(out_fake, torch.ones_like(out_fake))
 
@@ -238,10 +240,12 @@ READING_KEY = {
   Compare it only between runs with the same --clip and --ndf.""",
     "minimax": """How to read the losses: loss_d = loss on reals + loss on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals
-  loss_d near 0, loss_g growing                    D is nearly always right, and G learns slowly""",
+  loss_d near 0, loss_g growing                    D is nearly always right
+No value of a loss says that the faces are good: look at the samples.""",
     "lsgan": """How to read the losses: D wants 1 for reals, 0 for fakes; loss_d sums both errors.
   loss_d 0.5, d_real = d_fake = 1/2    D cannot tell fakes from reals
-  loss_d near 0, loss_g near 1         D is always right""",
+  loss_d near 0, loss_g near 1         D is always right
+No value of a loss says that the faces are good: look at the samples.""",
 }
 
 

@@ -219,8 +219,9 @@ def test_a_walk_over_five_modes_reads_as_exactly_its_changes(observer, silence, 
     script.print_story(Path())
     said = capsys.readouterr().out
     assert "while alike: 4 changes of the mode; it was 3, 0, 4, 1, 5\n" in said
-    assert f"alike: 20 measurements, steps {50 * (silence + 1)} to {50 * (silence + 20):,}" in said
-    assert ("noise: 3 measurements, steps 50 to 150" in said) == bool(silence)
+    assert (f"alike: 20 measurements, the first at step {50 * (silence + 1)}, the last at step "
+            f"{50 * (silence + 20):,}") in said
+    assert ("noise: 3 measurements, the first at step 50, the last at step 150" in said) == bool(silence)
     assert "at the end: alike; spread 0.0" in said and "1 of 10 modes, 100% in one" in said
 
 
