@@ -49,8 +49,8 @@ def parse_args(argv):
              "downloaded)")
     add_script_flag(parser)
     add("--out", type=common.folder, metavar="DIR",
-        help="folder to write into (default: scores beside the first checkpoint, if that is of a "
-             "run, runs/score_samples-NAME if it is another file)")
+        help="folder to write into (default: scores, beside a run's checkpoint.pt; for any other "
+             "file runs/score_samples-NAME)")
     add("--device", help="cpu, cuda, ... (default: cuda where there is one, else cpu)")
     return parser.parse_args(argv)
 
@@ -326,17 +326,36 @@ def save_neighbours(path, samples, reals):
 
 
 def plot_scores(path, rows):
-    """Both scores as bars, with their standard deviations over the parts."""
-    figure = common.new_figure(figsize=(2 + 1.2 * len(rows), 4))
-    axes = figure.subplots()
-    positions = torch.arange(len(rows))
-    for shift, name in [(-0.2, "inception"), (0.2, "mode")]:
-        axes.bar(positions + shift, [row[f"{name}_score"] for row in rows], width=0.4,
-                 yerr=[row[f"{name}_std"] for row in rows], capsize=3,
-                 label=f"{name.capitalize()} score")
-    axes.set_xticks(positions, [row["name"] for row in rows], rotation=20)
-    axes.legend()
-    common.save_figure(path, figure)
+    """Two panels, a line for each row of the table: the Inception and the Mode score with their
+    standard deviations over the parts, and the Frechet distance. Each bar has its value beside it.
+    """
+    import matplotlib  # slow to import, as in common.new_figure
+
+    with matplotlib.rc_context({"font.size": 16}):  # to be read on a wall
+        figure = common.new_figure(figsize=(14, 2.2 + 0.9 * len(rows)))
+        left, right = figure.subplots(1, 2, sharey=True)
+        positions = torch.arange(len(rows))
+        # horizontal bars: their names can be long
+        for shift, name in [(-0.2, "inception"), (0.2, "mode")]:
+            bars = left.barh(positions + shift, [row[f"{name}_score"] for row in rows], height=0.4,
+                             xerr=[row[f"{name}_std"] for row in rows], capsize=3,
+                             label=f"{name.capitalize()} score")
+            left.bar_label(bars, fmt="%.2f", padding=4)
+        left.set_xlabel("score (higher is better)")
+        left.set_yticks(positions, [row["name"][-24:] for row in rows])
+        left.invert_yaxis()  # the first row on top, as in the table
+        bars = right.barh(positions, [row["frechet_distance"] for row in rows], height=0.4,
+                          color="C2")
+        right.bar_label(bars, fmt="%.2f", padding=4)
+        # good ones have less than 1, one sample repeated more than 100. On a plain log scale there
+        # would be no 0, which is the best
+        right.set_xscale("symlog", linthresh=1)
+        right.xaxis.set_major_formatter("{x:g}")  # 100, not 10^2
+        right.set_xlabel("Frechet distance, log scale from 1 on (0 is best)")
+        left.margins(x=0.2)  # room for the values
+        right.margins(x=0.25)
+        left.legend(loc="lower right")  # the bars of one sample repeated are short
+        common.save_figure(path, figure)
 
 
 def main(argv=None):

@@ -8,7 +8,7 @@ import numpy
 import pytest
 import torch
 from conftest import ROOT, launched
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import common
 import dcgan_celeba
@@ -48,10 +48,58 @@ def pixels(path):
 
 
 def cells(path, size, columns):
-    """The pictures of a grid, in order: a list of arrays (size, size, 3)."""
-    grid = pixels(path)
-    rows = (grid.shape[0] - 2) // (size + 2)
-    return [grid[2 + r * (size + 2):, 2 + c * (size + 2):][:size, :size] for r in range(rows) for c in range(columns)]
+    """The pictures of a grid with labels, in order: a list of arrays (size, size, 3).
+
+    Each of their pixels is a square, between them all is white, and above and on the left of them there are labels.
+    """
+    with Image.open(path) as image:
+        page, scale = numpy.asarray(image), 128 // size
+    large = size * scale
+    step = large + 8  # from one picture to the next
+    rows, left = (page.shape[0] - 40) // step, page.shape[1] - columns * step
+    assert page.shape[0] == 40 + rows * step and left > 16
+    pictures, grid = [], page[40:, left:]
+    between = numpy.ones(grid.shape[:2], dtype=bool)
+    for y in range(0, rows * step, step):
+        assert (page[40 + y:, :left][:large] < 128).any() and (page[40 + y + large:, :left][:8] == 255).all(), "a label of its own"
+        for x in range(0, columns * step, step):
+            picture = grid[y:, x:][:large, :large]
+            between[y:y + large, x:x + large] = False
+            small = picture[::scale, ::scale]
+            assert (picture == small.repeat(scale, axis=0).repeat(scale, axis=1)).all()
+            pictures.append(small.astype(int))
+    for x in (left, left + (columns - 1) * step):
+        assert (page[:40, x:][:, :large] < 128).any(), "a label above the first and the last column"
+    assert (grid[between] == 255).all() and (page[:40, :8] == 255).all()
+    return pictures
+
+
+@pytest.fixture
+def labels(monkeypatch):
+    """The labels of a picture, by the place where they are really drawn: those of the rows from top to bottom, and those of
+    the columns, from left to right. A function of the picture's path and its cells' size and columns."""
+    notes, text = [], ImageDraw.ImageDraw.text
+
+    def note(draw, xy, name, *style, **how):
+        notes.append((draw.im.size, xy, name))
+        return text(draw, xy, name, *style, **how)
+
+    def read(path, size, columns):
+        with Image.open(path) as image:
+            width, height = image.size
+        step = size * (128 // size) + 8
+        rows, above = [""] * ((height - 40) // step), [""] * columns
+        for shape, (x, y), name in notes:
+            if shape == (width, height) and y < 40:
+                above[(x - (width - columns * step)) // step] += name
+            elif shape == (width, height):
+                assert x <= width - columns * step - 8, "not on a picture"
+                rows[(y - 40) // step] += name
+        notes.clear()
+        return rows, above
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
+    return read
 
 
 def as_pixels(images):
@@ -71,9 +119,9 @@ def test_every_command_works_on_every_scripts_checkpoint(kind, capsys):
     assert pixels("explore/sample.png").shape == (3 * (size + 2) + 2, 3 * (size + 2) + 2, 3)
     assert sorted(path.name for path in Path("explore/sample").iterdir()) == [f"{seed:06d}.png" for seed in range(9)]
     assert pixels("explore/sample/000004.png").shape == (size, size, 3)
-    assert pixels("explore/play_1.png").shape[0] == latent_dim * (size + 2) + 2
-    assert pixels("explore/play_1_top.png").shape == (10 * (size + 2) + 2, 11 * (size + 2) + 2, 3)
-    assert pixels("explore/walk_1-2_all.png").shape == (3 * (size + 2) + 2, 4 * (size + 2) + 2, 3)
+    assert len(cells("explore/play_1.png", size, 3)) == latent_dim * 3
+    assert len(cells("explore/play_1_top.png", size, 11)) == 10 * 11
+    assert len(cells("explore/walk_1-2_all.png", size, 4)) == 3 * 4
     assert {"walk_1-2_all.gif", "walk_1-2_all.mp4"} <= {path.name for path in Path("explore").iterdir()}
 
 
@@ -156,6 +204,39 @@ def test_the_screen_walk_is_a_cross_fade_and_the_latent_walk_is_not():
         assert abs(latent[end] - screen[end]).max() <= 1 and abs(sphere[end] - screen[end]).max() <= 1
 
 
+def test_the_rows_and_the_ends_of_a_walk_are_labelled(labels):
+    G, latent_dim = write_checkpoint("lab mnist")
+    script.main(["checkpoint.pt", "walk", "--seeds", "5,0", "--frames", "3", "--space", "all"])
+    assert labels("explore/walk_5-0_all.png", 28, 3) == (["latent", "sphere", "screen"], ["seed 5", "", "seed 0"])
+    script.main(["checkpoint.pt", "walk", "--seeds", "5,0,7", "--frames", "3", "--space", "all"])
+    rows, columns = labels("explore/walk_5-0-7_all.png", 28, 3)
+    tour = [(5, 0), (0, 7), (7, 5)]
+    assert rows == [f"{space} {a} to {b}" for space in ("latent", "sphere", "screen") for a, b in tour]
+    assert columns == ["from", "", "to"]
+    z = torch.stack([script.z_of(seed, latent_dim) for seed in range(8)])
+    images, pictures = as_pixels(script.images_of(G, z)), cells("explore/walk_5-0-7_all.png", 28, 3)
+    for row, (a, b) in enumerate(tour * 3):
+        assert abs(pictures[3 * row] - images[a]).max() <= 1 and abs(pictures[3 * row + 2] - images[b]).max() <= 1
+    script.main(["checkpoint.pt", "walk", "--seeds", "5,0", "--frames", "2", "--space", "sphere"])
+    assert labels("explore/walk_5-0_sphere.png", 28, 2) == (["sphere"], ["seed 5", "seed 0"])
+
+
+def test_labels_wider_than_a_picture_do_not_overlap(monkeypatch):
+    boxes, text = [], ImageDraw.ImageDraw.text
+
+    def note(draw, xy, name, fill, font, anchor):
+        boxes.append(draw.textbbox(xy, name, font, anchor))
+        return text(draw, xy, name, fill, font, anchor=anchor)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
+    write_checkpoint()
+    script.main(["checkpoint.pt", "walk", "--seeds", f"{2**32 - 2},{2**32 - 1}", "--frames", "2"])
+    height, width = pixels(f"explore/walk_{2**32 - 2}-{2**32 - 1}_latent.png").shape[:2]
+    row, left, right = boxes
+    assert left[2] - left[0] > 112 and 0 <= left[0] and left[2] < right[0] and right[2] <= width
+    assert 0 <= row[0] and row[3] <= height and left[3] < row[1]
+
+
 def gif_milliseconds(path):
     with Image.open(path) as gif:
         return sum(gif.seek(i) or gif.info["duration"] for i in range(gif.n_frames))
@@ -207,7 +288,7 @@ def test_the_gif_of_a_generator_that_always_draws_the_same_lasts_as_long():
 
 
 # --------------------------------------------------------------------------------------------------------------------- play
-def test_the_ranking_agrees_with_a_recomputation():
+def test_the_ranking_agrees_with_a_recomputation(labels):
     G, latent_dim = write_checkpoint("blog mlp")
     script.main(["checkpoint.pt", "play", "--seeds", "5", "--value", "2.5"])
     with open("explore/play_5.csv") as file:
@@ -229,6 +310,26 @@ def test_the_ranking_agrees_with_a_recomputation():
     top = int(rows[0]["dimension"])
     sweep = cells("explore/play_5_top.png", 28, 11)[:11]
     assert abs(sweep[10] - pictures[3 * top + 1]).max() <= 1 and abs(sweep[0] - pictures[3 * top + 2]).max() <= 1
+    plus = z.clone()
+    plus[top] = 2.5
+    expected = as_pixels(script.images_of(G, plus.unsqueeze(0)))[0]
+    assert abs(pictures[3 * top + 1] - expected).max() <= 1, "row `top`, column +2.5"
+    assert labels("explore/play_5.png", 28, 3) == ([f"z[{i}]" for i in range(latent_dim)], ["original", "+2.5", "-2.5"])
+
+
+def test_the_first_ten_are_labelled_with_their_numbers_and_values(labels):
+    G, latent_dim = write_checkpoint("wgan")
+    script.main(["checkpoint.pt", "play", "--seeds", "5"])
+    with open("explore/play_5.csv") as file:
+        top = [int(row["dimension"]) for row in csv.DictReader(file)][:10]
+    rows, columns = labels("explore/play_5_top.png", 64, 11)
+    assert rows == [f"z[{i}]" for i in top]
+    assert columns == ["-3", "-2.4", "-1.8", "-1.2", "-0.6", "0", "+0.6", "+1.2", "+1.8", "+2.4", "+3"]
+    z = script.z_of(5, latent_dim).repeat(10, 11, 1)
+    for row, i in enumerate(top):
+        z[row, :, i] = torch.tensor([float(name) for name in columns])
+    expected = as_pixels(script.images_of(G, z.flatten(0, 1)))
+    assert abs(numpy.stack(cells("explore/play_5_top.png", 64, 11)) - expected).max() <= 1
 
 
 # ---------------------------------------------------------------------------------------------------------------- bad input

@@ -132,6 +132,41 @@ def test_the_table_stands_between_the_reals_and_one_sample_repeated(trained, dra
     assert Path("a/scores/scores.png").exists()
 
 
+def test_the_bars_are_those_of_the_table_and_can_be_read(monkeypatch):
+    figures, rows = [], []
+    monkeypatch.setattr(common, "save_figure", lambda path, figure: figures.append((path, figure)))
+    for name, *values in [("real", 9.5, 0.1, 9.4, 0.2, 0.18), ("a_run_with_a_name_that_is_long", 8, 0.3, 7, 0.4, 0.01), ("one sample repeated", 1, 0, 0.2, 0, 133.9)]:
+        columns = ["inception_score", "inception_std", "mode_score", "mode_std", "frechet_distance"]
+        rows.append({"name": name, **dict(zip(columns, values))})
+    script.plot_scores("scores.png", rows)
+    (path, figure), = figures
+    assert path == "scores.png"
+    left, right = figure.axes
+    bars = {bar.get_label(): bar for bar in left.containers if bar.get_label().endswith("score")}
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["Inception score", "Mode score"]
+    for name in ("inception", "mode"):
+        bar = bars[f"{name.capitalize()} score"]
+        assert [patch.get_width() for patch in bar] == [row[f"{name}_score"] for row in rows]
+        ends = [(line[1, 0] - line[0, 0]) / 2 for line in bar.errorbar.lines[2][0].get_segments()]
+        assert ends == pytest.approx([row[f"{name}_std"] for row in rows])
+    assert [patch.get_width() for patch in right.containers[0]] == [row["frechet_distance"] for row in rows]
+    figure.draw_without_rendering()
+    names = left.get_yticklabels()
+    assert [name.get_text() for name in names] == ["real", "run_with_a_name_that_is_long"[-24:], "one sample repeated"]
+    assert "score" in left.get_xlabel() and "Frechet" in right.get_xlabel() and "0 is best" in right.get_xlabel()
+    page = figure.bbox
+    boxes = [text.get_window_extent() for text in [*names, *left.texts, *right.texts, left.xaxis.label, right.xaxis.label]]
+    assert all(page.x0 <= box.x0 and box.x1 <= page.x1 for box in boxes), boxes
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    heights = [name.get_window_extent().y0 for name in names]
+    assert heights == sorted(heights, reverse=True), "the first row on top"
+    for bar in (*bars.values(), right.containers[0]):  # each name beside its own bars
+        assert [round(patch.get_y() + patch.get_height() / 2) for patch in bar] == list(left.get_yticks()) == [0, 1, 2]
+    assert all(name.get_fontsize() >= 16 and name.get_rotation() == 0 for name in names)
+    lengths = [patch.get_window_extent().width for patch in right.containers[0]]
+    assert lengths[0] > 20 and lengths[2] < 20 * lengths[0], "a small distance can be seen beside a large one"
+
+
 def test_runs_of_one_name_keep_their_rows_and_pictures(trained):
     shutil.copytree(trained, "data")
     Path("x").mkdir()
