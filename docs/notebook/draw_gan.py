@@ -60,8 +60,8 @@ def draw_losses_of_G(panel, title):
     # a minus sign as long as a plus
     upper_slope = f"slope \N{MINUS SIGN}{1 - sigmoid(sure):.2f}"
     lower_slope = f"slope \N{MINUS SIGN}{sigmoid(sure):.2f}"
-    panel.text(sure + 0.4, upper + 0.3, f"{upper_slope}: G learns", color=NONSATURATING)
-    panel.text(sure - 1.6, lower - 0.6, f"{lower_slope}:\nG hardly learns", color=SATURATING,
+    panel.text(sure + 0.4, upper + 0.3, f"{upper_slope}: a strong push", color=NONSATURATING)
+    panel.text(sure - 1.6, lower - 0.6, f"{lower_slope}:\nhardly any push", color=SATURATING,
                va="top")
     panel.text(5.7, 0.6, "\N{MINUS SIGN}log D(G(z))", color=NONSATURATING, ha="right")
     panel.text(4.1, -5.9, "log(1 \N{MINUS SIGN} D(G(z)))", color=SATURATING, ha="right")
@@ -93,7 +93,7 @@ def main():
     collapse.set_yticks([0, 1 / 3, 1], ["0", "1/3", "1"])
     collapse.text(FIRST_MODE, 0.6, "all fakes", color=FAKES, ha="center")
     collapse.text(SECOND_MODE, 0.33, "no fakes", color=REALS, ha="center")
-    collapse.text(-6.1, 0.38, "flat: no push", color=BEST_D)
+    collapse.text(-6.1, 0.38, "the best D: flat", color=BEST_D)
 
     draw_best_D(end, "3. Fakes = reals: D can only guess", x, p_data, p_data)
     end.text((FIRST_MODE + SECOND_MODE) / 2, 0.33, "reals and fakes", color=FAKES, ha="center")
