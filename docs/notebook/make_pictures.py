@@ -7,7 +7,6 @@ Nothing is trained here: the runs must be in runs/notebook. Nothing is picked: a
 first samples of the fixed noise. Pictures that need no run have programs of their own: draw_gan.py,
 draw_upsampling.py.
 """
-import csv
 import io
 import sys
 from functools import partial
@@ -233,32 +232,12 @@ def fresh():
     return labelled([blocks], ["250 epochs"], [f"seed {seed}" for seed in range(10)])
 
 
-def walks(runs, pixels):
-    """The walks from seed 140 to seed 180, a row for each of: label -> (run, row of its strip).
-    In a strip the straight line is row 0, the arc row 1, the fade row 2."""
+def explored_models(command, names):
+    """What explore_latent.py drew of two models, below one another: a row of pictures for each."""
     blocks = []
-    for run, row in runs.values():
-        strip = explored(run, "walk", "walk_140-180_all.png")
-        first = cells(strip, row, 0, 1, 1, pixels)
-        between = cells(strip, row, 1, 1, 9, pixels)
-        last = cells(strip, row, 10, 1, 1, pixels)
-        blocks.append([first, between, last])
-    return labelled(blocks, list(runs), ["seed\n140", "on the way", "seed\n180"])
-
-
-def play():
-    """The assignment's figure 5: the original, and the five numbers of z that change it most."""
-    blocks, labels = [], []
-    for model, run in [("minimax", "minimax-celeba-full"), ("WGAN", "wgan-celeba-full")]:
-        for seed in (140, 180):
-            grid = explored(run, "play", f"play_{seed}.png")
-            with open(file_of(run, f"explore/play_{seed}.csv")) as file:
-                strongest = [int(row["dimension"]) for row in csv.DictReader(file)][:5]
-            both = [cells(grid, number, 1, 1, 2, 64) for number in strongest]  # at +3 and at -3
-            blocks.append([cells(grid, 0, 0, 1, 1, 64), *both])
-            labels.append(f"{model},\nseed {seed}")
-    ranks = ["1st", "2nd", "3rd", "4th", "5th"]
-    return labelled(blocks, labels, ["z", *(f"{rank}: +3, -3" for rank in ranks)])
+    for run in ("minimax-celeba-full", "wgan-celeba-full"):
+        blocks.append([explored(run, command, name) for name in names])
+    return labelled(blocks, ["minimax", "WGAN"])
 
 
 # ---------------------------------------------------------------------------------------- plots
@@ -276,23 +255,22 @@ def compared(runs):
     return painted(figure)
 
 
-def scores():
-    """The bars of score_samples.py."""
-    names = {"real": "real\ndigits", "blog-dcgan": "DCGAN,\n16 epochs", "zeros-0": "zeros",
-             "lab-mnist": "the lab's,\n5 epochs", "blog-mlp": "MLP,\n16 epochs",
-             "one sample repeated": "one sample,\nrepeated"}
-    with open(file_of("scores", "scores.csv")) as file:
-        rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(12, 5), layout="constrained")
+def toy_wgan():
+    """The first command of the lesson on the WGAN: the gap with its bound, and samples."""
+    run, clip, ndf = "toy-wgan-lesson", 0.01, 16
+    table = common.read_csv(file_of(run, "losses.csv"))
+    bound = 2 * (16 * 8 * ndf) * clip ** 2
+    figure = Figure(figsize=(12, 4), layout="constrained")
     axes = figure.subplots()
-    for shift, score in [(-0.2, "inception"), (0.2, "mode")]:
-        axes.bar([i + shift for i in range(len(rows))],
-                 [float(row[f"{score}_score"]) for row in rows], width=0.4,
-                 yerr=[float(row[f"{score}_std"]) for row in rows], capsize=5,
-                 label=f"{score.capitalize()} score")
-    axes.set_xticks(range(len(rows)), [names[row["name"]] for row in rows])
-    axes.legend()
-    return painted(figure)
+    axes.plot(table["step"], table["w_estimate"], "C0", alpha=0.2, linewidth=0.5)
+    axes.plot(*common.running_median(table["step"], table["w_estimate"]), "C0", linewidth=3)
+    axes.axhline(bound, color="0.4", linestyle="--")
+    axes.text(table["step"][-1], bound, f"the bound of the clip: {bound:.2f}", ha="right",
+              va="bottom")
+    axes.set(xlabel="step (one update of the critic)", ylabel="w_estimate", ylim=(-0.1, 0.47))
+    strips = labelled([[samples(run, epoch, 2, 4, 64) for epoch in (1, 2, 3, 5)]], [""],
+                      [f"step {625 * epoch:,}" for epoch in (1, 2, 3, 5)])
+    return below([painted(figure), strips])
 
 
 def painted(figure):
@@ -314,15 +292,11 @@ PICTURES = {
     "blog-losses": lambda: compared({"DCGAN": "blog-dcgan-100-43", "MLP": "blog-mlp-100-43"}),
     "lab-comparison": lambda: compared({"DCGAN": "lab-dcgan", "vanilla": "lab-vanilla"}),
     "wgan-losses": lambda: picture_of("wgan", "losses.png"),
-    "walk-digits": lambda: walks(
-        {"latent space": ("blog-dcgan-100", 0), "screen space": ("blog-dcgan-100", 2)}, 28),
-    "walks": lambda: walks(
-        {"minimax,\nscreen space": ("minimax-celeba-full", 2),
-         "WGAN,\nscreen space": ("wgan-celeba-full", 2),
-         "minimax,\nlatent space": ("minimax-celeba-full", 0),
-         "WGAN,\nlatent space": ("wgan-celeba-full", 0)}, 64),
-    "play-models": play,
-    "scores": scores,
+    "wgan-toy": toy_wgan,
+    "walk-digits": lambda: picture_of("walk-digits", "walk_140-180_all.png"),
+    "walks": lambda: explored_models("walk", ["walk_140-180_all.png"]),
+    "play-models": lambda: explored_models("play", ["play_140_top.png", "play_180_top.png"]),
+    "scores": lambda: picture_of("scores", "scores.png"),
 }
 
 

@@ -7,8 +7,8 @@ draws numbered sheets; you write one letter a picture into a file, y for plausib
 where they belong, no second outline, no part missing or smeared over.
 
 Run from the project's root:
-    python docs/notebook/walks_blind.py runs/notebook/lab-vanilla-44/checkpoint.pt --out sheets
-    python docs/notebook/walks_blind.py runs/notebook/lab-vanilla-44/checkpoint.pt --answers answers.txt
+    python docs/notebook/walks_blind.py pretrained/faces.pt --out sheets
+    python docs/notebook/walks_blind.py pretrained/faces.pt --answers answers.txt
 """
 import argparse
 import sys
