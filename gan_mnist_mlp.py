@@ -397,7 +397,7 @@ def draw_modes(out, centres):
     with common.optional(out / "modes.png"):
         table = common.read_csv(out / "modes.csv")
         phase, steps = phases(table), table["step"]
-        figure = common.new_figure(figsize=(11, 8))
+        figure = common.new_figure(figsize=(9, 7))
         grid = figure.add_gridspec(4, 2, width_ratios=[1, 24], height_ratios=[1, 10, 5, 5])
         band = figure.add_subplot(grid[0, 1])
         shares = figure.add_subplot(grid[1, 1], sharex=band)
@@ -425,9 +425,9 @@ def draw_modes(out, centres):
             real.plot(steps, table["d_other"], "C2", label="other digits", linewidth=1)
         real.plot(steps, table["fooled_before"], "C0", label="samples, before G's update")
         real.plot(steps, table["fooled_after"], "C1--", label="samples, after it", linewidth=1)
-        real.set(xlabel="step", ylabel="share that D calls real", ylim=(-0.05, 1.05))
-        for axes in (spread, real):
-            axes.legend(loc="center right")
+        real.set(xlabel="step", ylabel="D calls real", ylim=(-0.05, 1.05))
+        spread.legend(loc="upper right")
+        real.legend(loc="center right")
         common.save_figure(out / "modes.png", figure)
 
 
