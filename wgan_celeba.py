@@ -76,7 +76,7 @@ def load_images(args):
 def double(channels_in, channels_out, upsample):
     """Double the size, in one of three ways. The deconvolution's kernel size, 4, is a multiple of
     its stride, 2, so it reaches every pixel equally often; a 3 x 3 kernel would not. That does not
-    prevent checkerboards: trained weights paint them all the same (docs/wgan_celeba.md)."""
+    prevent checkerboards: trained weights paint them all the same (see exercises/README.md)."""
     if upsample == "deconv":
         return nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode=upsample),
