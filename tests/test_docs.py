@@ -71,7 +71,8 @@ def test_links_lead_somewhere(name):
 
 
 def test_every_picture_is_shown_and_all_are_small():
-    pictures = {path.name: path.stat().st_size for path in (ROOT / "docs/pictures").iterdir()}
+    paths = [*(ROOT / "docs/pictures").iterdir(), *(ROOT / "exercises/pictures").iterdir()]
+    pictures = {path.name: path.stat().st_size for path in paths}
     shown = set(re.findall(r"pictures/([\w.-]+\.png)", "".join(PAGES.values())))
     assert shown == set(pictures), shown ^ set(pictures)
     assert sum(pictures.values()) < 4e6
@@ -216,7 +217,7 @@ def test_a_claim_has_sizes_a_verdict_and_one_number_that_stands_on_the_linked_pa
 def test_the_front_page_counts_the_claims():
     verdicts = [row[2] for row in claims()]
     counts = [verdicts.count(verdict) for verdict in VERDICTS]
-    words = ("The four documents and their repositories make {} claims that we checked. {} hold, {} hold partly, {} were "
+    words = ("The four documents and their repositories make {} claims that we looked at. {} hold, {} hold partly, {} were "
              "seen only at a smaller size or on other data, {} rest on a mistake in the document, {} gave another result, "
              "and {} are open ([list](docs/claims.md)).")
     assert words.format(len(verdicts), *counts) in " ".join(README.split())
