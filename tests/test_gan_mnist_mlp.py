@@ -251,7 +251,7 @@ def test_a_run_is_measured_every_fifty_steps_and_drawn(straight, drawn):
         assert ([50, 100], [row[header.index(name)] for row in rows]) in curves
     assert len(curves) == 4
     with Image.open("modes.png") as picture:
-        assert picture.size == (1100, 800)
+        assert picture.size == (900, 700)
 
 
 def test_a_run_with_a_single_measurement_can_be_drawn(drawn):
