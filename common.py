@@ -666,7 +666,6 @@ def load_faces(root, limit=None, size=64):
     place, pictures = find_pictures(root)
     folder = place if place.is_dir() else place.parent
     remove_leftovers(folder)
-    remove_leftovers(folder)
     kept_path = folder / f"faces{size}.pt"
     fingerprint = fingerprint_of(place, pictures)
     images = load_kept(kept_path, fingerprint)
