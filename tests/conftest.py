@@ -10,6 +10,7 @@ import gzip
 import io
 import itertools
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -291,3 +292,18 @@ def assert_same_run(a, b):
         assert Path(a, name).read_bytes() == Path(b, name).read_bytes(), f"{name} differs"
     ours, theirs = checkpoint(a), checkpoint(b)
     assert same_weights(ours["G"], theirs["G"]) and same_weights(ours["D"], theirs["D"])
+
+
+def apply_patch(patch):
+    """Copy the scripts into this test's folder, apply a patch to them, and return the name of the
+    one script that it changes."""
+    scripts = list(ROOT.glob("*.py"))
+    for script in scripts:
+        shutil.copy(script, ".")
+    # not as a part of a repository around it
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": os.path.dirname(os.getcwd())}
+    subprocess.run(["git", "apply", str(patch)], check=True, env=environment)
+    changed = [script.name for script in scripts
+               if script.read_bytes() != Path(script.name).read_bytes()]
+    assert len(changed) == 1, changed
+    return changed[0]

@@ -4,14 +4,12 @@ import ast
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SCRIPTS
+from conftest import ROOT, SCRIPTS, apply_patch
 from PIL import Image
 
 import common
@@ -80,12 +78,8 @@ def test_every_picture_is_shown_and_all_are_small():
 
 @pytest.mark.parametrize("patch", sorted((ROOT / "docs/notebook/patches").glob("*.patch")), ids=lambda path: path.stem)
 def test_the_patches_behind_the_notebook_fit_the_scripts(patch):
-    for script in ROOT.glob("*.py"):
-        shutil.copy(script, ".")
-    subprocess.run(["git", "apply", str(patch)], check=True, env={**os.environ, "GIT_CEILING_DIRECTORIES": os.path.dirname(os.getcwd())})
-    changed = [script for script in ROOT.glob("*.py") if script.read_bytes() != Path(script.name).read_bytes()]
-    assert len(changed) == 1
-    compile(Path(changed[0].name).read_text(), changed[0].name, "exec")
+    name = apply_patch(patch)
+    compile(Path(name).read_text(), name, "exec")
 
 
 def test_the_lines_of_runs_txt_can_be_pasted(flags):

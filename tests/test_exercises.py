@@ -1,15 +1,12 @@
 """The exercises' patches: each fits the scripts, trains, and does what its exercise says."""
 import importlib.util
-import os
 import pickle
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SCRIPTS
+from conftest import ROOT, SCRIPTS, apply_patch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -25,13 +22,7 @@ FLAGS = {script.__name__: flags for script, flags in SCRIPTS.items()}
 def patched(patch):
     """Apply a patch to copies of the scripts in this test's folder; return the script that it
     changes, as a module."""
-    scripts = list(ROOT.glob("*.py"))
-    for script in scripts:
-        shutil.copy(script, ".")
-    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": os.path.dirname(os.getcwd())}
-    subprocess.run(["git", "apply", str(patch)], check=True, env=environment)
-    (changed,) = [script.name for script in scripts
-                  if script.read_bytes() != Path(script.name).read_bytes()]
+    changed = apply_patch(patch)
     spec = importlib.util.spec_from_file_location(Path(changed).stem, Path(changed).resolve())
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -9,7 +9,7 @@ draw_upsampling.py.
 """
 import io
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import matplotlib.font_manager
@@ -95,11 +95,15 @@ def explored(run, command, name):
     return picture_of(run, f"explore/{name}", made_by=f"{run}/checkpoint.pt {command}")
 
 
+@cache
+def steps_an_epoch(run):
+    table = common.read_csv(file_of(run, "losses.csv"))
+    return (table["epoch"] == 1).sum()
+
+
 def samples(run, epoch, rows, columns, pixels):
     """The first rows x columns samples after an epoch, each of pixels x pixels."""
-    table = common.read_csv(file_of(run, "losses.csv"))
-    steps = (table["epoch"] == 1).sum()  # in an epoch
-    grid = picture_of(run, f"samples/step_{epoch * steps:06d}.png")
+    grid = picture_of(run, f"samples/step_{epoch * steps_an_epoch(run):06d}.png")
     return cells(grid, 0, 0, rows, columns, pixels)
 
 
@@ -268,8 +272,9 @@ def toy_wgan():
     axes.text(table["step"][-1], bound, f"the bound of the clip: {bound:.2f}", ha="right",
               va="bottom")
     axes.set(xlabel="step (one update of the critic)", ylabel="w_estimate", ylim=(-0.1, 0.47))
-    strips = labelled([[samples(run, epoch, 2, 4, 64) for epoch in (1, 2, 3, 5)]], [""],
-                      [f"step {625 * epoch:,}" for epoch in (1, 2, 3, 5)])
+    epochs = [1, 2, 3, 5]
+    strips = labelled([[samples(run, epoch, 2, 4, 64) for epoch in epochs]], [""],
+                      [f"step {epoch * steps_an_epoch(run):,}" for epoch in epochs])
     return below([painted(figure), strips])
 
 
