@@ -33,15 +33,6 @@ SURE = 0.9
 SAMPLES = 2000  # independent ones, and reals
 
 
-def load_faces_generator(path):
-    """The lab's vanilla generator from a checkpoint of any version: only its weights are read."""
-    from dcgan_celeba import VanillaGenerator
-
-    G = VanillaGenerator()
-    G.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["G"])
-    return G.eval(), 100
-
-
 def all_walks(G, latent_dim, space, pairs, frames):
     """(pairs, frames, C, H, W)"""
     walks = []
@@ -61,14 +52,14 @@ def main():
     parser.add_argument("checkpoint")
     parser.add_argument("--data", default="data")
     parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--faces", action="store_true", help="the lab's vanilla faces: only draw")
+    parser.add_argument("--faces", action="store_true", help="a generator of faces: only draw")
     parser.add_argument("--out")
     args = parser.parse_args()
     out = Path(args.out or Path(args.checkpoint).parent)
     out.mkdir(parents=True, exist_ok=True)
 
+    G, latent_dim = load_generator(args.checkpoint, torch.device("cpu"))
     if args.faces:
-        G, latent_dim = load_faces_generator(args.checkpoint)
         for space in SPACES:
             pictures = all_walks(G, latent_dim, space, args.pairs, frames=6)
             common.save_grid(out / f"walks_{space}.png", pictures.flatten(0, 1), columns=6)
@@ -76,7 +67,6 @@ def main():
         common.save_grid(out / "walks_independent.png", samples, columns=6)
         return
 
-    G, latent_dim = load_generator(args.checkpoint, torch.device("cpu"))
     reals, labels = common.load_mnist(args.data, "mnist", test=True)
     classifier = score_samples.load_classifier(
         reals, labels, Path(args.data, "classifier_mnist.pt"), torch.device("cpu"))

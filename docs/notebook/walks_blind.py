@@ -19,9 +19,9 @@ from PIL import ImageDraw
 
 for folder in Path(__file__).resolve().parents[:3]:  # the project's root is one of them
     sys.path.insert(0, str(folder))
-from walks import all_walks, load_faces_generator
+from walks import all_walks
 
-from explore_latent import images_of, to_picture, z_of
+from explore_latent import images_of, load_generator, to_picture, z_of
 
 PAIRS = 8
 FRAMES = 6
@@ -35,7 +35,7 @@ def main():
     parser.add_argument("--answers")
     args = parser.parse_args()
 
-    G, latent_dim = load_faces_generator(args.checkpoint)
+    G, latent_dim = load_generator(args.checkpoint, torch.device("cpu"))
     latent = all_walks(G, latent_dim, "latent", PAIRS, FRAMES)
     screen = all_walks(G, latent_dim, "screen", PAIRS, FRAMES)
     samples = images_of(G, torch.stack([z_of(seed, latent_dim) for seed in range(100, 132)]))
