@@ -8,11 +8,13 @@ first samples of the fixed noise. Pictures that need no run have programs of the
 draw_upsampling.py.
 """
 import io
+import math
 import sys
 from functools import cache, partial
 from pathlib import Path
 
 import matplotlib.font_manager
+import numpy
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
@@ -122,7 +124,8 @@ TIMES = {
     "zeros-fast-samples": ([1, 4, 8, 16, 25], (2, 5, 28), {"": "zeros-fast-both"}),
     "zeros-saturating-samples": ([0, 5, 10, 20], (2, 5, 28), {"": "zeros-saturating"}),
     "blog-dcgan-samples": ([1, 16, 100], (8, 8, 28), {"DCGAN": "blog-dcgan-100"}),
-    "blog-mlp-samples": ([1, 16, 100], (8, 8, 28), {"MLP": "blog-mlp-100"}),
+    "blog-mlp-samples": ([1, 16, 100], (8, 8, 28), {"MLP": "blog-mlp-100"},
+                                    math.log(2)),
     "blog-fashion-samples": ([1, 16, 100], (4, 8, 28),
                              {"DCGAN": "blog-dcgan-fashion", "MLP": "blog-mlp-fashion"}),
     "blog-slow-samples": ([1, 4, 8, 16, 25, 50, 75, 100], (2, 3, 28),
@@ -245,16 +248,24 @@ def explored_models(command, names):
 
 
 # ---------------------------------------------------------------------------------------- plots
-def compared(runs):
-    """The losses of runs (label -> run) over one another, pale, with their running medians."""
+def compared(runs, chance_level):
+    """The losses of runs (label -> run) over one another, pale, with their running medians.
+
+    chance_level: loss_d of a D that cannot tell reals from fakes.
+    """
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ["loss_g", "loss_d"]):
+        tops = []
         for i, (label, run) in enumerate(runs.items()):
             table = common.read_csv(file_of(run, "losses.csv"))
             axes.plot(table["step"], table[name], f"C{i}", alpha=0.2, linewidth=0.5)
             smooth = common.running_median(table["step"], table[name], window=25)
             axes.plot(*smooth, f"C{i}", label=label)
-        axes.set(title=name, xlabel="step")
+            tops.append(numpy.percentile(table[name], 99))
+        # the highest minibatches are cut off: a few of them are ten times as high as the medians
+        axes.set(title=name, xlabel="step", ylim=(0, max(tops)))
+        if name == "loss_d":
+            axes.axhline(chance_level, color="0.4", linestyle="--", label="D cannot tell")
         axes.legend()
     return painted(figure)
 
@@ -294,8 +305,10 @@ PICTURES = {
     "zeros-slow-d-modes": lambda: picture_of("zeros-slow-d", "modes.png"),
     "zeros-fast-modes": lambda: picture_of("zeros-fast-both", "modes.png"),
     "zeros-losses": lambda: picture_of("zeros-500", "losses.png"),
-    "blog-losses": lambda: compared({"DCGAN": "blog-dcgan-100-43", "MLP": "blog-mlp-100-43"}),
-    "lab-comparison": lambda: compared({"DCGAN": "lab-dcgan", "vanilla": "lab-vanilla"}),
+    "blog-losses": lambda: compared({"DCGAN": "blog-dcgan-100", "MLP": "blog-mlp-100"},
+                                    math.log(2)),
+    "lab-comparison": lambda: compared({"DCGAN": "lab-dcgan", "vanilla": "lab-vanilla"},
+                                       2 * math.log(2)),
     "wgan-losses": lambda: picture_of("wgan", "losses.png"),
     "wgan-toy": toy_wgan,
     "walk-digits": lambda: picture_of("walk-digits", "walk_140-180_all.png"),
