@@ -136,7 +136,7 @@ def step_G(G, D, opt_G, fake, g_loss):
 READING_KEY = """How to read the losses: loss_d = (loss on reals + loss on fakes) / 2.
   0.693 = log 2    D cannot tell fakes from reals: it has learned nothing yet, or G has won
   near 0           D is always right: G's samples are easy to spot, as in a collapse
-  slowly rising    after it was near 0: G gets better at fooling D, which is what we want"""
+  slowly rising    after it was near 0: D is wrong more often. Do the samples get better, too?"""
 
 
 # ---------------------------------------------------------------------------------------- training

@@ -201,9 +201,9 @@ def step_D(D, opt_D, real, fake, loss_name, clip=0.0):
         # The WGAN paper clips (algorithm 1) to bound D's slope: without a bound, D could widen the
         # gap without end, just by larger weights. Here BatchNorm rescales what comes before it, so
         # the clip hardly bounds the slope. It does bound the gap: each of the last layer's
-        # F = 16 * 8 * ndf inputs can add 2 clip^2 at most, 1.64 in all with the default flags. Near
-        # that bound the critic is saturated, and its gap measures no distance. BatchNorm's scales
-        # are clipped too, as in the code of the paper's authors.
+        # F = 16 * 8 * ndf inputs can add 2 clip^2 on average, 1.64 in all by default. Near that
+        # bound the critic is saturated, and its gap measures no distance. BatchNorm's scales are
+        # clipped too, as in the code of the paper's authors.
         with torch.no_grad():
             for weight in D.parameters():
                 weight.clamp_(-clip, clip)
