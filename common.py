@@ -164,13 +164,12 @@ def training_parser(file, doc, kinds, epochs, batch_size, seed, sample_every):
         help="random seed of the initial weights, the noise and the order of the images "
              "(default: %(default)s)")
     add("--sample-every", type=not_negative(int), default=sample_every, metavar="N",
-        help="save samples every N steps, and at steps 10, 20, 50, 100 and 200 (default: "
-             "%(default)s; 0: neither). Samples after each epoch are always saved")
+        help="save samples every N steps, and at steps 10, 20, 50, 100 and 200; 0 saves neither "
+             "(default: %(default)s). Samples after each epoch are always saved")
     add("--device", help="cpu, cuda, cuda:1 or mps (default: cuda where there is one, else cpu)")
     add("--precision", default="fp32", choices=["fp32", "bf16"],
-        help="number format of the nets (default: %(default)s; on CUDA that is TF32). bf16 is "
-             "faster on recent GPUs together with --cuda-graph, and on CPUs with amx_bf16 (Intel) "
-             "or avx512_bf16 (AMD)")
+        help="number format of the nets (default: %(default)s; on CUDA that is TF32). Depending on "
+             "the processor, bf16 is up to twice as fast, or much slower: see docs/speed.md")
     add("--cuda-graph", action=argparse.BooleanOptionalAction, default=False,
         help="on CUDA, record a training step once and replay it, which is faster. The step must "
              "not read a number from the GPU, and the learning rate must stay the same")
@@ -258,7 +257,7 @@ def pick_device(name, training=True):
 
 def prepare(net, device, precision="fp32"):
     """Move a net to the device. With bf16 it computes under autocast; its weights and its output
-    stay float32. (Do not deep-copy such a net: the copy would compute with these weights.)"""
+    stay float32. (Do not deep-copy such a net: the copy would compute with this net's weights.)"""
     if precision == "bf16":
         # wrapped once: a `with torch.autocast` in each call would take longer
         forward_in_bf16 = torch.autocast(device.type, torch.bfloat16)(net.forward)
@@ -327,7 +326,7 @@ def is_hidden(name):
 
 
 def owner_of(subfolders, names):
-    """Whose pictures a folder holds if they are no dataset, by what else is in it; or None."""
+    """What a folder is if its pictures are no dataset, judged by its other files. Else None."""
     if "samples" in subfolders and ("checkpoint.pt" in names or "config.json" in names):
         return "folders of our own runs"  # full of generated pictures
     if "pyvenv.cfg" in names:
@@ -338,7 +337,7 @@ def owner_of(subfolders, names):
 def find_files(root, left_out):
     """The paths of all files at or below root. Links are followed, but each folder is read once.
 
-    Skips, and counts in left_out, what is_hidden and owner_of say.
+    Skips folders that is_hidden or owner_of names, and counts them in left_out.
     """
     if os.path.isfile(root):
         return [str(root)]
@@ -408,8 +407,8 @@ def pictures_in_zip(path, left_out):
 def is_unpacked(inside, loose):
     """Whether all Pictures of an archive are also among the loose ones.
 
-    torchvision leaves CelebA like this, and no face should be there twice. They have the same names
-    and sizes; of three, the content is compared too.
+    torchvision leaves CelebA like this, and no face should be there twice. The names and the sizes
+    of all are compared, and the content of three.
     """
     there = {(os.path.basename(picture.name), picture.size): picture for picture in loose}
     for picture in inside:
@@ -501,7 +500,7 @@ def decode(file, size):
     """A picture as we train on it: its centre square (178 x 178 in CelebA), upright, in RGB, scaled
     to size x size with antialiasing. Returns a PIL image.
 
-    Yours to change (a crop, a flip): the copy that is kept of decoded pictures notices.
+    You may change it (a crop, a flip): the pictures are then decoded again.
     """
     with Image.open(file) as image:
         image.draft("RGB", (2 * size, 2 * size))  # JPEGs: faster at 1/2 or less
@@ -566,7 +565,7 @@ def read(picture):
             return file.read()
     except FileNotFoundError:  # a link to nowhere
         raise
-    except OSError as error:  # permission, a network drive; without a number: damaged data in a zip
+    except OSError as error:  # permission, a network drive; without an errno: damaged data in a zip
         if error.errno is None:
             raise
         raise CannotRead(f"{picture.name} cannot be read: {error.strerror}") from error
@@ -660,8 +659,8 @@ def load_kept(path, fingerprint):
 def load_faces(root, limit=None, size=64):
     """CelebA, or anybody's pictures (see `gather` and `decode`): uint8 (N, 3, size, size).
 
-    `limit`: the first N only. Without it all are kept, decoded, beside the pictures, if each was
-    whole: valid until a picture or the code of `decode` changes.
+    `limit`: the first N only. Without a limit, and if no picture is broken, the decoded images are
+    saved beside the pictures. That copy is used until a picture or the code of `decode` changes.
     """
     place, pictures = find_pictures(root)
     folder = place if place.is_dir() else place.parent
@@ -790,7 +789,8 @@ def save_figure(path, figure):
 
 
 def running_median(x, y, window=101):
-    """The median of y over `window` neighbours (a third of them at most), and the x in the middle.
+    """The median of y over `window` neighbours, and the x in their middle. (Of a short y, over a
+    third of its values.)
 
     At most about 2,000 medians, evenly spaced: more cannot be seen, and take long.
     """

@@ -1,6 +1,6 @@
 """For --cuda-graph: record a training step on the GPU once, and replay it.
 
-A step is one to three hundred small operations. Python starts them one by one, and that can
+A step is 100 to 300 small operations. Python starts them one by one, and that can
 take longer than the GPU needs to compute them. A CUDA graph records, once, all that a function
 gives the GPU to do, and then starts all of it at once. On an H200 that made a step 1.7 to 11 times
 as fast (docs/speed.md).

@@ -8,7 +8,7 @@ Run       python dcgan_celeba.py                        put CelebA into data/cel
           python dcgan_celeba.py --dataset mnist        the lab's smaller nets, for 28 x 28
           python dcgan_celeba.py --data ~/pictures --ngf 16 --ndf 16    your own, on a slow laptop
           python dcgan_celeba.py --generator vanilla --compare runs/dcgan_celeba    draw both losses
-Look at   samples/ and training.gif (always from the same noise), losses.png in the run's folder
+Look at   samples/ and training.gif (always from the same z), losses.png in the run's folder
 Notation  z: noise (B, latent_dim). G(z): images (B, 3, 64, 64) in [-1, 1]. D(x): the probability
           that x is real, as in the papers. In the code D returns logits (B,), the numbers whose
           sigmoid is D(x). B: --batch-size.
@@ -224,7 +224,7 @@ def step_G(G, D, opt_G, fake):
 READING_KEY = """How to read the losses: loss_d = loss on reals + loss on fakes.
   loss_d 1.386 = 2 log 2, d_real = d_fake = 1/2    D cannot tell fakes from reals
   loss_d near 0, loss_g growing                    D is nearly always right
-  loss_d 0.35 to 1, loss_g 2 to 5                  usual for these nets
+  loss_d 0.35 to 1, loss_g 2 to 5.5                usual for these nets
 No value of a loss says that the faces are good: look at the samples."""
 
 

@@ -6,7 +6,7 @@ Run       python dcgan_mnist.py --epochs 16      the DCGAN; downloads MNIST (11 
           python dcgan_mnist.py --model mlp      the MLP GAN; 100 epochs: 30 to 50 minutes
           python dcgan_mnist.py --dataset toy    zeros drawn by code, nothing to download
           python dcgan_mnist.py --cuda-graph     several times faster, on an NVIDIA GPU
-Look at   training.gif (16 x 16 samples, always from the same noise), samples/, losses.png
+Look at   training.gif (16 x 16 samples, always from the same z), samples/, losses.png
 Notation  z: noise (B, latent_dim). G(z): images (B, 1, 28, 28) in [-1, 1]. D(x): the probability
           that x is real, as in the papers. In the code D returns logits (B,), the numbers whose
           sigmoid is D(x). B: --batch-size.
@@ -52,14 +52,17 @@ def load_images(args):
 
 # ----------------------------------------------------------------------------- the MLP GAN's nets
 class MLPGenerator(nn.Module):
-    """z (B, latent_dim) -> images (B, 1, 28, 28) in [-1, 1]."""
+    """z (B, latent_dim) -> images (B, 1, 28, 28) in [-1, 1].
+
+    As in the post's printed summary. Its code has 512 in place of 1,024, and cannot run.
+    """
 
     def __init__(self, latent_dim=100, ngf=256):  # comments: one image's shapes, ngf=256
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(latent_dim, ngf), nn.LeakyReLU(0.2),  # (100,) -> (256,)
             nn.Linear(ngf, 2 * ngf), nn.LeakyReLU(0.2),  # (256,) -> (512,)
-            nn.Linear(2 * ngf, 4 * ngf), nn.LeakyReLU(0.2),  # (512,) -> (1024,) (the post: 512)
+            nn.Linear(2 * ngf, 4 * ngf), nn.LeakyReLU(0.2),  # (512,) -> (1024,)
             nn.Linear(4 * ngf, 28 * 28), nn.Tanh(),  # (1024,) -> (784,)
             nn.Unflatten(1, (1, 28, 28)),  # (784,) -> (1, 28, 28)
         )

@@ -68,8 +68,8 @@ def parse_args(argv):
                         help="the file to write")
     for command, seeds in [(sample, "0-63"), (play, "140,180"), (walk, "140,180")]:
         command.add_argument("--seeds", type=parse_seeds, default=seeds, metavar="LIST",
-                             help="seeds, as whole numbers and ranges such as 0-3,8: each stands for one "
-                                  "z (default: %(default)s)")
+                             help="seeds, as whole numbers and ranges such as 0-3,8: each stands "
+                                  "for one z (default: %(default)s)")
         command.add_argument("--out", type=common.folder, metavar="DIR",
                              help="folder to write into (default: explore, beside a run's "
                                   "checkpoint.pt; for any other file runs/explore_latent-NAME)")
@@ -251,7 +251,7 @@ def slerp(a, b, t):
     """From a to b (latent_dim,) along an arc, t in [0, 1] as (N, 1). Returns (N, latent_dim).
 
     Samples of N(0, 1) in many dimensions lie near a sphere of radius sqrt(latent_dim). The middle
-    of a straight line is shorter, by about sqrt(2), and G has seen few such z in training.
+    of a straight line is shorter, by a factor of about sqrt(2), and G has seen few such z.
     """
     angle = torch.acos(torch.nn.functional.cosine_similarity(a, b, dim=0).clamp(-1, 1))
     if angle.sin() < 1e-4:  # parallel: there is no arc, or no single one
@@ -262,7 +262,7 @@ def slerp(a, b, t):
 def between(G, space, a, b, frames):
     """The images from z a to z b, both ends exact: (frames, C, H, W)."""
     t = torch.arange(frames).div(frames - 1).unsqueeze(1)
-    if space == "screen":  # a ghost: the average of two pictures is not a picture
+    if space == "screen":  # a fade: the average of two pictures
         start, end = images_of(G, torch.stack([a, b]))
         return torch.lerp(start, end, t.view(-1, 1, 1, 1))
     if space == "sphere":
@@ -341,7 +341,7 @@ def save_labelled(path, images, row_names, column_names):
 
     images: (R * K, C, H, W) in [-1, 1], row by row, for R row names and K column names.
     """
-    # as large as a name above them, and to be seen on a wall: 28 x 28 becomes 112 x 112
+    # enlarged, so that they can be seen on a projector: 28 x 28 becomes 112 x 112
     pictures = enlarge(images, scale=max(1, 128 // images.shape[2]))
     width, height = pictures[0].size
     font = ImageFont.load_default(size=24)
@@ -380,7 +380,8 @@ def save_mp4(path, frames):
 
 def export(G, args):
     """Write the generator alone: its weights in half precision, what is needed to build it again,
-    and the flags of its run that are no paths. A third (SGD) to a tenth of a checkpoint."""
+    and the flags of its run that are no paths. The file has a third (SGD) to a tenth (Adam) of a
+    checkpoint's size."""
     saved = common.load_checkpoint(args.checkpoint)
     learned = {name for name, _ in G.named_parameters()}
     weights = {}
@@ -391,8 +392,8 @@ def export(G, args):
             if not value.isfinite().all():
                 common.fail(f"{args.checkpoint}: {name} is not finite in half precision")
         weights[name] = value
-    paths = ("data", "out", "resume", "compare", "device")  # nobody's business but the owner's
-    flags = {name: value for name, value in saved["args"].items() if name not in paths}
+    private = ("data", "out", "resume", "compare", "device")  # paths of the owner's machine
+    flags = {name: value for name, value in saved["args"].items() if name not in private}
     if Path(args.out).exists():
         common.fail(f"--out {args.out} is there already: name another file, or remove it")
     common.save_whole(args.out, {

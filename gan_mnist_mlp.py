@@ -1,4 +1,4 @@
-"""An MLP GAN on the zeros of MNIST, and its mode collapse: for a time all samples are alike.
+"""An MLP GAN on the zeros of MNIST. For a time all its samples are alike, as in a mode collapse.
 
 Source    "GAN-PyTorch", vhakopian's report on Goodfellow et al. 2014 (arXiv:1406.2661): small
           multilayer perceptrons (MLPs), plain SGD
@@ -135,7 +135,7 @@ def step_G(G, D, opt_G, fake, g_loss):
 
 READING_KEY = """How to read the losses: loss_d = (loss on reals + loss on fakes) / 2.
   0.693 = log 2    D cannot tell fakes from reals: it has learned nothing yet, or G has won
-  near 0           D is always right: G's samples are easy to spot, as in a collapse
+  near 0           D is always right: G's samples are easy to spot, as while they are alike
   slowly rising    after it was near 0: D is wrong more often. Do the samples get better, too?"""
 
 
@@ -237,7 +237,7 @@ MODES = 10  # ways to write the digit that we tell apart: clusters of the real i
 
 # The phases of a run. The thresholds fit the zeros of MNIST: see docs/gan_mnist_mlp.md
 NOISE = 1.3  # a larger distance: no digits. 95% of the real zeros have a smaller one
-NARROW = 0.25  # a smaller spread: all alike. In the collapse it is 0.14 to 0.19
+NARROW = 0.25  # a smaller spread: all alike. It is 0.14 to 0.19 then
 WIDE = 0.7  # a larger spread: varied. The reals have 1; runs end at 0.8 to 0.9
 COLOURS = {"noise": "0.8", "alike": "tab:red", "spreading": "gold", "spread out": "tab:green"}
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 import common
 from explore_latent import add_script_flag, images_of, load_generator, output_folder
 
-SPLITS = 4  # each score is a mean and a standard deviation over this many parts of the samples
+SPLITS = 4  # parts of the samples: Inception and Mode score are a mean and a deviation over them
 INCEPTION_WEIGHTS = "inception_v3_google-0cc3c7bd.pth"
 
 

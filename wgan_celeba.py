@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 import common
 
-# loss -> what the assignment trains it with (its optimizers are in main). The clip is the WGAN
-# paper's; the assignment's own run used 0.05
+# loss -> the assignment's settings, but for the clip, which is the WGAN paper's (the assignment's
+# own run: 0.05). The optimizers are in main
 DEFAULTS = {
     "wgan": {"lr": 5e-5, "n_critic": 5, "clip": 0.01},
     "minimax": {"lr": 2e-4, "n_critic": 1, "clip": 0.0},
@@ -76,7 +76,7 @@ def load_images(args):
 def double(channels_in, channels_out, upsample):
     """Double the size, in one of three ways. The deconvolution's kernel size, 4, is a multiple of
     its stride, 2, so it reaches every pixel equally often; a 3 x 3 kernel would not. That does not
-    prevent checkerboards: trained weights paint them all the same (see exercises/README.md)."""
+    prevent checkerboards: trained weights can still paint them (see exercises/README.md)."""
     if upsample == "deconv":
         return nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode=upsample),
@@ -167,8 +167,8 @@ def loss_of_G(loss_name, out_fake):
         return ((out_fake - 1) ** 2).mean()
     # minimax: -E[log D(G(z))]. Why not E[log(1 - D(G(z)))], as the minimax game says? Its slope
     # with respect to D's logit is -D(G(z)). That is near 0 when D is sure of a fake, so G gets
-    # hardly any gradient. The slope of -log D(G(z)) is D(G(z)) - 1: near -1 in that case (Goodfellow et
-    # al. 2014, section 3).
+    # hardly any gradient. The slope of -log D(G(z)) is D(G(z)) - 1: near -1 in that case
+    # (Goodfellow et al. 2014, section 3).
     return F.binary_cross_entropy_with_logits(out_fake, torch.ones_like(out_fake))
 
 

@@ -136,7 +136,7 @@ TIMES = {
     "lab-vanilla-samples": ([1, 3, 5, 10, 20], (3, 4, 64), {"vanilla": "lab-vanilla"}),
     "lab-long-samples": ([20, 60, 102], (2, 4, 64),
                          {"DCGAN": "lab-dcgan-long", "vanilla": "lab-vanilla-long"}),
-    "wgan-samples": ([1, 10, 25, 50], (3, 4, 64), {"WGAN": "wgan"}),
+    "wgan-samples": ([1, 10, 25, 50], (3, 4, 64), {"WGAN": "wgan-0"}),
     "wgan-long-samples": ([50, 100, 200], (2, 4, 64),
                           {"clip 0.01": "wgan-long-2", "clip 0.05": "wgan-long-clip-0.05-2"}),
 }
@@ -308,7 +308,7 @@ PICTURES = {
                                     math.log(2)),
     "lab-comparison": lambda: compared({"DCGAN": "lab-dcgan", "vanilla": "lab-vanilla"},
                                        2 * math.log(2)),
-    "wgan-losses": lambda: picture_of("wgan", "losses.png"),
+    "wgan-losses": lambda: picture_of("wgan-0", "losses.png"),
     "wgan-toy": toy_wgan,
     "walk-digits": lambda: picture_of("walk-digits", "walk_140-180_all.png"),
     "walks": lambda: explored_models("walk", ["walk_140-180_all.png"]),
