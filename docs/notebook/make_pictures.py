@@ -160,6 +160,11 @@ ROWS = {
     "wgan-variants": (8, 64, {
         "the default": ("wgan", 25, 1), "clip 0.05": ("wgan-clip-0.05", 25, 1),
         "Adam": ("wgan-adam", 25, 1), "25 updates of\nthe critic": ("wgan-25", 25, 1)}),
+    "wgan-critic": (8, 64, {
+        "5 or 20 updates,\n225 of G": ("wgan-small-batches", 3, 1),
+        "5 or 20 updates,\n350 of G": ("wgan-small-batches", 4, 1),
+        "100 updates,\n200 of G": ("wgan-critic-100", 32, 1),
+        "100 updates,\n300 of G": ("wgan-critic-100", 48, 1)}),
     "minimax-over-wgan": (8, 64, {
         "minimax,\n3 epochs": ("minimax-longer-celeba-full", 3, 2),
         "WGAN,\n16 epochs": ("wgan-longer-celeba-full", 16, 2),
