@@ -308,7 +308,7 @@ PICTURES = {
     "zeros-modes": lambda: picture_of("zeros-0", "modes.png"),
     "zeros-slow-d-modes": lambda: picture_of("zeros-slow-d", "modes.png"),
     "zeros-fast-modes": lambda: picture_of("zeros-fast-both", "modes.png"),
-    "zeros-losses": lambda: picture_of("zeros-500", "losses.png"),
+    "zeros-losses": lambda: picture_of("zeros-2000", "losses.png"),
     "blog-losses": lambda: compared({"DCGAN": "blog-dcgan-100", "MLP": "blog-mlp-100"},
                                     math.log(2)),
     "lab-comparison": lambda: compared({"DCGAN": "lab-dcgan", "vanilla": "lab-vanilla"},
