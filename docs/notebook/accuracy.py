@@ -56,8 +56,8 @@ def main(paths):
     for path in paths:
         D = load_discriminator(path)
         G, latent_dim = load_generator(path, torch.device("cpu"))
-        z = torch.randn(2048, latent_dim)
-        fakes = torch.cat([G.train()(part) for part in z.split(BATCH_SIZE)])
+        G.train()  # as D has seen its samples
+        fakes = torch.cat([G(z) for z in torch.randn(2048, latent_dim).split(BATCH_SIZE)])
         ways = {"as it learned": share_right(D.train(), reals, fakes),
                 "mixed minibatches": share_right_in_mixed_batches(D.train(), reals, fakes),
                 "eval mode": share_right(D.eval(), reals, fakes)}
